@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_ENGINE_H
+#define CORE_ENGINE_H
+
+#include <ev.h>
+#include <stdbool.h>
+
+#include "core/counters.h"
+
+/* What both roles can be told about the data path. */
+struct engine_settings {
+	bool splice;
+	char congestion[16]; /* for stripes; empty: bbr where the kernel has it, else cubic, else the system's default */
+};
+
+/* What the flows of one worker share. Owned by the worker; used by its thread only. */
+struct engine {
+	struct engine_settings settings;
+	struct ev_loop *loop;
+	struct hold_pool *pool;
+	struct hangup *hangup;
+	struct counters counters;
+};
+
+/*
+ * Makes an engine with a loop of its own (EVFLAG_NOENV). settings->congestion is resolved here, by trying the algorithm on a socket.
+ * Returns NULL with errno set; ENOENT means the kernel doesn't have, or doesn't allow, the algorithm.
+ */
+struct engine *engine_new(const struct engine_settings *settings);
+
+/* No flow, stripe or watcher may be left in it. */
+void engine_free(struct engine *engine);
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef NET_PRIVILEGES_H
+#define NET_PRIVILEGES_H
+
+#include <stdbool.h>
+
+/*
+ * True if the process has CAP_NET_ADMIN in effect: needed for transparent sockets, conntrack, and for congestion control algorithms
+ * outside tcp_allowed_congestion_control.
+ */
+bool privileges_net_admin(void);
+
+/*
+ * Gives up everything but CAP_NET_ADMIN (kept only where the process has it, and if keep_net_admin) and, if the process is root, becomes
+ * the given user, its group, and no supplementary groups. user NULL: "ro-ro-tcp" if there's such a user, else "nobody".
+ * Sets no_new_privs. Returns 0; or -1 with a one-line reason in why (size bytes), and the process must not go on.
+ */
+int privileges_drop(const char *user, bool keep_net_admin, char *why, unsigned size);
+
+/*
+ * Raises the soft limit of descriptors to the hard limit, and the hard limit too where allowed, up to wanted. Returns the limit that is in
+ * force afterwards.
+ */
+unsigned long privileges_raise_descriptors(unsigned long wanted);
+
+#endif
