@@ -59,7 +59,11 @@ struct control {
 			uint32_t number; /* 0: refused */
 			enum reason reason;
 		} number;
-		enum reason reason; /* Failed, Reset */
+		struct {
+			enum reason reason;
+			uint32_t serial; /* the last before the reset, 0 if there was none */
+		} reset;
+		enum reason reason; /* Failed */
 		uint32_t serial;    /* Fin: the last of its direction, 0 if there was none */
 		uint8_t ping[PING_SIZE];
 	};
