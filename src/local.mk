@@ -10,9 +10,9 @@ src_libroro_a_SOURCES = \
 	src/wire/datagram.c src/wire/datagram.h \
 	src/wire/greeting.h \
 	src/wire/keyring.h \
-	src/net/conntrack.h \
-	src/net/notify.h \
-	src/net/privileges.h \
+	src/net/conntrack.c src/net/conntrack.h \
+	src/net/notify.c src/net/notify.h \
+	src/net/privileges.c src/net/privileges.h \
 	src/core/counters.h \
 	src/core/engine.h \
 	src/role/proxy.h \
