@@ -3,13 +3,15 @@
 
 noinst_LIBRARIES += src/libroro.a
 src_libroro_a_SOURCES = \
-	src/base/addr.h \
-	src/base/log.h \
-	src/base/rules.h \
-	src/wire/control.h \
+	src/base/addr.c src/base/addr.h \
+	src/base/addr_local.c \
+	src/base/log.c src/base/log.h \
+	src/base/rules.c src/base/rules.h \
+	src/wire/bytes.h \
+	src/wire/control.c src/wire/control.h \
 	src/wire/datagram.c src/wire/datagram.h \
-	src/wire/greeting.h \
-	src/wire/keyring.h \
+	src/wire/greeting.c src/wire/greeting.h \
+	src/wire/keyring.c src/wire/keyring.h \
 	src/net/conntrack.c src/net/conntrack.h \
 	src/net/notify.c src/net/notify.h \
 	src/net/privileges.c src/net/privileges.h \
