@@ -23,7 +23,7 @@ static const struct {
 	[CONTROL_CONNECTED] = { "Connected", 0 },
 	[CONTROL_FAILED] = { "Failed", 4 },
 	[CONTROL_FIN] = { "Fin", 4 },
-	[CONTROL_RESET] = { "Reset", 4 },
+	[CONTROL_RESET] = { "Reset", 8 },
 	[CONTROL_DETACH] = { "Detach", 0 },
 	[CONTROL_PING] = { "Ping", PING_SIZE },
 	[CONTROL_PONG] = { "Pong", PING_SIZE },
@@ -104,8 +104,11 @@ static void body_encode(uint8_t *body, const struct control *c)
 		put_u32(body + 4, c->number.reason);
 		break;
 	case CONTROL_FAILED:
-	case CONTROL_RESET:
 		put_u32(body, c->reason);
+		break;
+	case CONTROL_RESET:
+		put_u32(body, c->reset.reason);
+		put_u32(body + 4, c->reset.serial);
 		break;
 	case CONTROL_FIN:
 		put_u32(body, c->serial);
@@ -150,8 +153,11 @@ static int body_decode(struct control *c, const uint8_t *body)
 		c->number.reason = reason_decode(body + 4);
 		break;
 	case CONTROL_FAILED:
-	case CONTROL_RESET:
 		c->reason = reason_decode(body);
+		break;
+	case CONTROL_RESET:
+		c->reset.reason = reason_decode(body);
+		c->reset.serial = get_u32(body + 4);
 		break;
 	case CONTROL_FIN:
 		c->serial = get_u32(body);
