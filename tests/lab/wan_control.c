@@ -28,12 +28,9 @@ static const struct setting {
 	double least;
 	double most;
 } settings[] = {
-	{ "rate", rate_units, "100mbit", 0, 100e9 },
-	{ "delay", time_units, "50ms", 0, 60e9 },
-	{ "queue", byte_units, "1250000", 0, 1e9 },
-	{ "loss", share_units, "1%", 0, 1 },
-	{ "burst", count_units, "4", 1, 1e6 },
-	{ "reorder", share_units, "1%", 0, 1 },
+	{ "rate", rate_units, "100mbit", 0, 100e9 },	 { "delay", time_units, "50ms", 0, 60e9 },
+	{ "queue", byte_units, "1250000", 0, 1e9 },	 { "loss", share_units, "1%", 0, 1 },
+	{ "burst", count_units, "4", 1, 1e6 },		 { "reorder", share_units, "1%", 0, 1 },
 	{ "reorder-delay", time_units, "5ms", 0, 60e9 },
 };
 
@@ -126,7 +123,8 @@ bool wan_set(struct link links[WAN_DIRECTIONS], const char *which, const char *n
 			continue;
 		store_value(&wanted[i], name, number);
 		/* The good state must be entered with a chance of at most 1. */
-		if (wanted[i].burst > 1 && wanted[i].loss > wanted[i].burst / (wanted[i].burst + 1)) {
+		if (wanted[i].burst > 1 &&
+		    wanted[i].loss > wanted[i].burst / (wanted[i].burst + 1)) {
 			snprintf(error, error_size, "loss %g%% cannot come in bursts of %g",
 				 wanted[i].loss * 100, wanted[i].burst);
 			return false;
@@ -188,6 +186,7 @@ void wan_command(struct link links[WAN_DIRECTIONS], const char *line, uint64_t n
 			print_stats(&links[i], wan_direction_names[i], answer);
 		fputs("ok\n", answer);
 	} else {
-		fputs("error: say set up|down|both NAME VALUE, blackhole on|off, or stats\n", answer);
+		fputs("error: say set up|down|both NAME VALUE, blackhole on|off, or stats\n",
+		      answer);
 	}
 }

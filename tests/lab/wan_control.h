@@ -11,7 +11,8 @@ enum wan_direction { WAN_UP, WAN_DOWN, WAN_DIRECTIONS };
 
 extern const char *const wan_direction_names[WAN_DIRECTIONS];
 
-/* The name of setting number i, which `set` takes and which is a long option too; NULL past the end. */
+/* The name of setting number i, which `set` takes and which is a long option too; NULL past the
+ * end. */
 const char *wan_setting_name(size_t i);
 
 /*

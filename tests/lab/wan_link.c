@@ -5,6 +5,16 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 void pool_init(struct packet_pool *pool, size_t room, size_t limit)
 {
 	STAILQ_INIT(&pool->free);
@@ -113,7 +123,7 @@ static uint64_t transmit_time(const struct link *link, const struct packet *pack
 {
 	if (link->settings.rate == 0)
 		return 0;
-	return packet->size * 8 * NS_PER_S / link->settings.rate;
+	return (packet->size + LINK_FRAMING) * 8 * NS_PER_S / link->settings.rate;
 }
 
 /* A packet left the bottleneck at `left`. Without reordering a direction never overtakes itself,
@@ -129,8 +139,7 @@ static void to_delay_line(struct link *link, struct packet *packet, uint64_t lef
 		packet->due += link->settings.reorder_delay;
 		link->counters.reordered++;
 	}
-	if (packet->due < *last)
-		packet->due = *last;
+	packet->due = later(packet->due, *last);
 	*last = packet->due;
 	STAILQ_INSERT_TAIL(list, packet, next);
 }
@@ -146,7 +155,7 @@ static void advance(struct link *link, uint64_t now)
 	while ((packet = STAILQ_FIRST(&link->queue)) && link->head_done <= now) {
 		STAILQ_REMOVE_HEAD(&link->queue, next);
 		link->queued -= packet->size;
-		to_delay_line(link, packet, link->head_done);
+		to_delay_line(link, packet, later(packet->due, link->head_done));
 		if (!STAILQ_EMPTY(&link->queue))
 			link->head_done += transmit_time(link, STAILQ_FIRST(&link->queue));
 	}
@@ -179,12 +188,16 @@ void link_arrive(struct link *link, struct packet *packet, uint64_t now)
 	}
 	advance(link, now);
 	if (STAILQ_EMPTY(&link->queue)) {
-		link->head_done = now + transmit_time(link, packet);
+		/* Not idle when the last packet was taken ahead of its time, nor idle for as long
+		 * as it looks: this packet may have come while the caller was about to wake up. */
+		link->head_done = later(now - earlier(now, LINK_SLACK), link->head_done) +
+				  transmit_time(link, packet);
 	} else if (link->queued + packet->size > link->settings.queue) {
 		counters->dropped_queue++;
 		pool_put(link->pool, packet);
 		return;
 	}
+	packet->due = now;
 	STAILQ_INSERT_TAIL(&link->queue, packet, next);
 	link->queued += packet->size;
 }
@@ -215,11 +228,6 @@ struct packet *link_take(struct link *link, uint64_t now)
 		pool_put(link->pool, packet);
 	}
 	return packet;
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
 }
 
 uint64_t link_next(const struct link *link)

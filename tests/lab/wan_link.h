@@ -11,14 +11,25 @@
  * One direction of the emulated link, as a model without I/O and without a clock: the caller says
  * what time it is. All times are nanoseconds of one monotonic clock.
  *
- *   arrive -> blackhole? -> loss? -> queue (limit in bytes) -> bottleneck (rate) -> delay line -> take
+ *   arrive -> blackhole? -> loss? -> queue (limit in bytes) -> bottleneck (rate) -> delay line ->
+ * take
  */
 
 #define LINK_NEVER UINT64_MAX
 
+/* On the wire a packet has an Ethernet header, as tc(8) counts it; queue and counters are without.
+ */
+#define LINK_FRAMING 14
+
+/*
+ * How late, in ns, packets may be handed to us without the bottleneck losing capacity by it. It is
+ * a burst of so much time: over any period the link carries at most rate * (period + slack).
+ */
+#define LINK_SLACK UINT64_C(200000)
+
 struct packet {
 	STAILQ_ENTRY(packet) next;
-	uint64_t due;
+	uint64_t due; /* while it waits in the queue: when it came */
 	uint32_t size;
 	uint8_t data[];
 };
@@ -51,7 +62,8 @@ struct link_counters {
 	uint64_t dropped_blackhole;
 	uint64_t undeliverable; /* refused by the far device, because it is down for instance */
 	uint64_t reordered;
-	uint64_t late; /* delivered more than LINK_LATE after their time: the emulator was starved */
+	uint64_t
+		late; /* delivered more than LINK_LATE after their time: the emulator was starved */
 };
 
 #define LINK_LATE UINT64_C(1000000)
