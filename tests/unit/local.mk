@@ -1,1 +1,34 @@
 # SPDX-License-Identifier: ISC
+# One program a module, laid out as in src. A program without _SOURCES is made from the .c file of its name.
+
+UNIT_TESTS = \
+	tests/unit/base/check_addr \
+	tests/unit/base/check_log \
+	tests/unit/base/check_rules \
+	tests/unit/wire/check_control \
+	tests/unit/wire/check_datagram \
+	tests/unit/wire/check_greeting \
+	tests/unit/wire/check_keyring
+
+UNIT_LIBS = $(RORO_LIBS) $(CHECK_LIBS)
+UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
+
+tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
+tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
+tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
+tests_unit_wire_check_control_SOURCES = tests/unit/wire/check_control.c $(UNIT_VECTORS)
+tests_unit_wire_check_control_LDADD = $(UNIT_LIBS)
+tests_unit_wire_check_datagram_SOURCES = tests/unit/wire/check_datagram.c $(UNIT_VECTORS)
+tests_unit_wire_check_datagram_LDADD = $(UNIT_LIBS)
+tests_unit_wire_check_greeting_SOURCES = tests/unit/wire/check_greeting.c $(UNIT_VECTORS)
+tests_unit_wire_check_greeting_LDADD = $(UNIT_LIBS)
+tests_unit_wire_check_keyring_LDADD = $(UNIT_LIBS)
+
+if HAVE_CHECK
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
+endif
+
+# vectors.txt is what the script makes of the protocol today.
+TESTS += tests/unit/check_vectors.sh
+EXTRA_DIST += tests/unit/check_vectors.sh tests/unit/make_vectors.py tests/unit/vectors.txt
