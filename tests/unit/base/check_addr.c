@@ -4,7 +4,7 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
 #include "tests/unit/unit.h"
 
@@ -378,13 +378,16 @@ END_TEST
 /* Who can't ask must not say that an address is somebody else's. */
 START_TEST(test_local_without_descriptors)
 {
-	union addr a = parsed("192.0.2.1:80");
-	int fd;
+	const union addr a = parsed("198.51.100.7:80");
+	struct rlimit usual, none;
 
-	do
-		fd = dup(STDIN_FILENO);
-	while (fd >= 0);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &usual), 0);
+	none = usual;
+	none.rlim_cur = 0;
+	ck_assert(!addr_is_local(&a));
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
 	ck_assert(addr_is_local(&a));
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &usual), 0);
 }
 END_TEST
 
