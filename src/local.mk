@@ -18,7 +18,14 @@ src_libroro_a_SOURCES = \
 	src/core/counters.h \
 	src/core/engine.h \
 	src/role/proxy.h \
-	src/role/relay.h
+	src/role/relay.h \
+	src/app/commands.h \
+	src/app/config.c src/app/config.h \
+	src/app/control.c src/app/control.h \
+	src/app/options.c src/app/options.h \
+	src/app/options_read.c \
+	src/app/report.c src/app/report.h \
+	src/app/worker.c src/app/worker.h
 
 # What a program needs to link: the library and what that needs in turn.
 RORO_LIBS = src/libroro.a $(MNL_LIBS) $(CONNTRACK_LIBS) $(SODIUM_LIBS) $(CAPNG_LIBS) $(INIH_LIBS) \

@@ -15,15 +15,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Outstanding questions are found by their sequence number; these count up, so they spread evenly. A power of two. */
+/*
+ * Outstanding questions are found by their sequence number; these count up, so they spread evenly.
+ * A power of two.
+ */
 #define BUCKETS 1024
 
 /* Datagrams read per wake-up: more than that can wait until the loop has served others. */
 #define READS_PER_WAKEUP 256
 
 /*
- * The kernel answers within our send(2), so the answers to all questions asked in one wake-up stand in the receive buffer at once.
- * One takes less than 2 KB there. This is a limit, not an allocation.
+ * The kernel answers within our send(2), so the answers to all questions asked in one wake-up stand
+ * in the receive buffer at once. One takes less than 2 KB there. This is a limit, not an
+ * allocation.
  */
 #define RECEIVE_BUFFER (CONNTRACK_MAX * 2048)
 
@@ -110,7 +114,10 @@ static void set_tuple(struct nf_conntrack *nfct, const union addr *local, const 
 	nfct_set_attr_u16(nfct, ATTR_REPL_PORT_DST, htons(addr_port(client)));
 }
 
-/* Sends a question. No acknowledgement is asked for: there's either an entry or an error in answer to it. */
+/*
+ * Sends a question. No acknowledgement is asked for: there's either an entry or an error in answer
+ * to it.
+ */
 static int send_question(const struct conntrack *ct, uint32_t sequence, const union addr *local,
 			 const union addr *client)
 {
@@ -137,8 +144,9 @@ static int send_question(const struct conntrack *ct, uint32_t sequence, const un
 }
 
 /* Reads one side of a tuple; false if nfct has none of the family. */
-static bool get_addr(const struct nf_conntrack *nfct, sa_family_t family, enum nf_conntrack_attr attr4,
-		     enum nf_conntrack_attr attr6, enum nf_conntrack_attr attr_port, union addr *a)
+static bool get_addr(const struct nf_conntrack *nfct, sa_family_t family,
+		     enum nf_conntrack_attr attr4, enum nf_conntrack_attr attr6,
+		     enum nf_conntrack_attr attr_port, union addr *a)
 {
 	enum nf_conntrack_attr attr = family == AF_INET ? attr4 : attr6;
 
@@ -154,23 +162,31 @@ static bool get_addr(const struct nf_conntrack *nfct, sa_family_t family, enum n
 	return true;
 }
 
-/* Fills in the answer from a message. False if it isn't whole, or isn't the entry that q asked for. */
-static bool get_answer(const struct nlmsghdr *header, const struct conntrack_query *q, struct conntrack_answer *answer)
+/*
+ * Fills in the answer from a message. False if it isn't whole, or isn't the entry that q asked for.
+ */
+static bool get_answer(const struct nlmsghdr *header, const struct conntrack_query *q,
+		       struct conntrack_answer *answer)
 {
 	struct nf_conntrack *nfct = nfct_new();
 	sa_family_t family = q->local.sa.sa_family;
 	union addr local, client;
 	bool good;
 
-	good = nfct && nfct_nlmsg_parse(header, nfct) >= 0 && nfct_get_attr_u8(nfct, ATTR_REPL_L4PROTO) == IPPROTO_TCP &&
-	       get_addr(nfct, family, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC, ATTR_REPL_PORT_SRC, &local) &&
-	       get_addr(nfct, family, ATTR_REPL_IPV4_DST, ATTR_REPL_IPV6_DST, ATTR_REPL_PORT_DST, &client) &&
+	good = nfct && nfct_nlmsg_parse(header, nfct) >= 0 &&
+	       nfct_get_attr_u8(nfct, ATTR_REPL_L4PROTO) == IPPROTO_TCP &&
+	       get_addr(nfct, family, ATTR_REPL_IPV4_SRC, ATTR_REPL_IPV6_SRC, ATTR_REPL_PORT_SRC,
+			&local) &&
+	       get_addr(nfct, family, ATTR_REPL_IPV4_DST, ATTR_REPL_IPV6_DST, ATTR_REPL_PORT_DST,
+			&client) &&
 	       addr_equal(&local, &q->local) && addr_equal(&client, &q->client) &&
-	       get_addr(nfct, family, ATTR_ORIG_IPV4_SRC, ATTR_ORIG_IPV6_SRC, ATTR_ORIG_PORT_SRC, &answer->client) &&
+	       get_addr(nfct, family, ATTR_ORIG_IPV4_SRC, ATTR_ORIG_IPV6_SRC, ATTR_ORIG_PORT_SRC,
+			&answer->client) &&
 	       get_addr(nfct, family, ATTR_ORIG_IPV4_DST, ATTR_ORIG_IPV6_DST, ATTR_ORIG_PORT_DST,
 			&answer->destination);
 	if (good)
-		answer->mark = nfct_attr_is_set(nfct, ATTR_MARK) ? nfct_get_attr_u32(nfct, ATTR_MARK) : 0;
+		answer->mark =
+			nfct_attr_is_set(nfct, ATTR_MARK) ? nfct_get_attr_u32(nfct, ATTR_MARK) : 0;
 	if (nfct)
 		nfct_destroy(nfct);
 	return good;
@@ -187,10 +203,12 @@ static void take_message(struct conntrack *ct, const struct nlmsghdr *header)
 	if (header->nlmsg_type == NLMSG_ERROR) {
 		const struct nlmsgerr *e = mnl_nlmsg_get_payload(header);
 
-		if (mnl_nlmsg_get_payload_len(header) >= sizeof(e->error) && e->error < 0 && e->error > -4096)
+		if (mnl_nlmsg_get_payload_len(header) >= sizeof(e->error) && e->error < 0 &&
+		    e->error > -4096)
 			finish(q, -e->error, NULL);
 	} else if (header->nlmsg_type == MESSAGE_NEW) {
-		if (mnl_nlmsg_get_payload_len(header) >= sizeof(struct nfgenmsg) && get_answer(header, q, &answer))
+		if (mnl_nlmsg_get_payload_len(header) >= sizeof(struct nfgenmsg) &&
+		    get_answer(header, q, &answer))
 			finish(q, 0, &answer);
 		else
 			finish(q, EBADMSG, NULL);
@@ -203,7 +221,9 @@ static int read_datagram(struct conntrack *ct)
 	char buffer[16384] __attribute__((aligned(NLMSG_ALIGNTO)));
 	struct sockaddr_nl from = { 0 };
 	struct iovec iov = { .iov_base = buffer, .iov_len = sizeof(buffer) };
-	struct msghdr msg = { .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1 };
+	struct msghdr msg = {
+		.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1
+	};
 	const struct nlmsghdr *header = (const struct nlmsghdr *)buffer;
 	ssize_t got = recvmsg(ct->fd, &msg, MSG_DONTWAIT);
 	int left = (int)got;
@@ -233,9 +253,10 @@ static void ask_all_again(struct conntrack *ct)
 }
 
 /*
- * ENOBUFS is an overrun: the receive buffer was full and the kernel dropped an answer, it doesn't say which. Since it answers
- * within send(2), what is still outstanding when the buffer has been read empty is what was dropped; that is asked
- * again, each under its old sequence number. What is lost still runs into its timeout.
+ * ENOBUFS is an overrun: the receive buffer was full and the kernel dropped an answer, it doesn't
+ * say which. Since it answers within send(2), what is still outstanding when the buffer has been
+ * read empty is what was dropped; that is asked again, each under its old sequence number. What is
+ * lost still runs into its timeout.
  */
 static void on_readable(struct ev_loop *loop, ev_io *io, int events)
 {
@@ -269,8 +290,9 @@ static void on_timeout(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 /*
- * Whether the kernel has conntrack over netlink and lets us use it shows only in its answer to a question, which stands in
- * the socket when send(2) returns. There's no flow from and to nowhere, so ENOENT is the good answer.
+ * Whether the kernel has conntrack over netlink and lets us use it shows only in its answer to a
+ * question, which stands in the socket when send(2) returns. There's no flow from and to nowhere,
+ * so ENOENT is the good answer.
  */
 static int probe(const struct conntrack *ct)
 {
@@ -307,8 +329,9 @@ static int open_socket(void)
 	if (fd < 0)
 		return -1;
 	/*
-	 * CAP_ACK: errors needn't repeat our question. Neither EXT_ACK, whose text nobody would read, nor NO_ENOBUFS, since we want to
-	 * hear of overruns. FORCE goes beyond rmem_max; it can fail only where conntrack refuses us, too.
+	 * CAP_ACK: errors needn't repeat our question. Neither EXT_ACK, whose text nobody would
+	 * read, nor NO_ENOBUFS, since we want to hear of overruns. FORCE goes beyond rmem_max; it
+	 * can fail only where conntrack refuses us, too.
 	 */
 	setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
@@ -373,8 +396,8 @@ void conntrack_free(struct conntrack *ct)
 	free(ct);
 }
 
-int conntrack_ask(struct conntrack *ct, struct conntrack_query *query, const union addr *local, const union addr *client,
-		  conntrack_done *done, void *arg)
+int conntrack_ask(struct conntrack *ct, struct conntrack_query *query, const union addr *local,
+		  const union addr *client, conntrack_done *done, void *arg)
 {
 	sa_family_t family = local->sa.sa_family;
 

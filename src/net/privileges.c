@@ -15,7 +15,8 @@
 
 bool privileges_net_admin(void)
 {
-	return capng_get_caps_process() == 0 && capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN);
+	return capng_get_caps_process() == 0 &&
+	       capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN);
 }
 
 int privileges_find_user(const char *name, struct privileges_user *user, char *why, unsigned size)
@@ -55,16 +56,21 @@ static void select_capabilities(bool net_admin)
 		capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_NET_ADMIN);
 }
 
-/* What was given up must not come back, and what was to stay must be there: better no daemon than one that is wrong about it. */
+/*
+ * What was given up must not come back, and what was to stay must be there: better no daemon than
+ * one that is wrong about it.
+ */
 static int verify(const struct privileges_user *user, bool net_admin, char *why, unsigned size)
 {
-	if (getuid() != user->uid || geteuid() != user->uid || getgid() != user->gid || getegid() != user->gid ||
-	    (user->uid != 0 && setuid(0) == 0)) {
-		snprintf(why, size, "cannot become user %u: the kernel has not done it", (unsigned)user->uid);
+	if (getuid() != user->uid || geteuid() != user->uid || getgid() != user->gid ||
+	    getegid() != user->gid || (user->uid != 0 && setuid(0) == 0)) {
+		snprintf(why, size, "cannot become user %u: the kernel has not done it",
+			 (unsigned)user->uid);
 		return -1;
 	}
 	if (capng_get_caps_process() != 0 ||
-	    capng_have_capabilities(CAPNG_SELECT_CAPS) != (net_admin ? CAPNG_PARTIAL : CAPNG_NONE) ||
+	    capng_have_capabilities(CAPNG_SELECT_CAPS) !=
+		    (net_admin ? CAPNG_PARTIAL : CAPNG_NONE) ||
 	    !capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN) != !net_admin) {
 		snprintf(why, size, "cannot drop capabilities: the kernel has not done it");
 		return -1;
@@ -72,7 +78,8 @@ static int verify(const struct privileges_user *user, bool net_admin, char *why,
 	return 0;
 }
 
-int privileges_drop(const struct privileges_user *user, bool keep_net_admin, char *why, unsigned size)
+int privileges_drop(const struct privileges_user *user, bool keep_net_admin, char *why,
+		    unsigned size)
 {
 	bool net_admin, bounding;
 	int error;
@@ -87,12 +94,13 @@ int privileges_drop(const struct privileges_user *user, bool keep_net_admin, cha
 	errno = 0;
 	if (geteuid() == 0)
 		error = capng_change_id((int)user->uid, (int)user->gid,
-					CAPNG_DROP_SUPP_GRP | (bounding ? CAPNG_CLEAR_BOUNDING : 0));
+					CAPNG_DROP_SUPP_GRP |
+						(bounding ? CAPNG_CLEAR_BOUNDING : 0));
 	else
 		error = capng_apply(bounding ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS);
 	if (error) {
-		snprintf(why, size, "cannot drop privileges to user %u: step %d: %s", (unsigned)user->uid, -error,
-			 errno ? strerror(errno) : "refused");
+		snprintf(why, size, "cannot drop privileges to user %u: step %d: %s",
+			 (unsigned)user->uid, -error, errno ? strerror(errno) : "refused");
 		return -1;
 	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
@@ -114,6 +122,7 @@ unsigned long privileges_raise_descriptors(unsigned long wanted)
 	higher.rlim_max = limit.rlim_max > wanted ? limit.rlim_max : wanted;
 	if (setrlimit(RLIMIT_NOFILE, &higher) == 0)
 		return wanted;
-	higher.rlim_cur = higher.rlim_max = limit.rlim_max; /* lower than wanted, or it would have worked */
+	higher.rlim_cur = higher.rlim_max =
+		limit.rlim_max; /* lower than wanted, or it would have worked */
 	return setrlimit(RLIMIT_NOFILE, &higher) == 0 ? limit.rlim_max : limit.rlim_cur;
 }
