@@ -142,7 +142,7 @@ class Lab:
     @staticmethod
     def address(host, family=4):
         """The address that others use to reach the host; family is 4 or 6."""
-        return ADDRESSES[host][0 if family == 4 else 1]
+        return ADDRESSES[host][{4: 0, 6: 1}[family]]
 
     # Up and down
 
@@ -373,6 +373,11 @@ class Lab:
         _end(running | self._members({process.pid}))
         return process.wait()
 
+    def sysctl(self, host, name, value):
+        """Sets one, by its dotted name, on one host: sysctl('server', 'net.ipv4.tcp_sack', 0)."""
+        with self.in_namespace(host):
+            _write(name.replace('.', '/'), value)
+
     @contextlib.contextmanager
     def in_namespace(self, host):
         """Moves the calling thread, and no other, to a host for the length of the block."""
@@ -404,7 +409,7 @@ class Lab:
     def socket(self, host, family=4, kind=socket.SOCK_STREAM, proto=0):
         """A socket on a host, family 4 or 6. It stays there, whichever thread uses it."""
         with self.in_namespace(host):
-            return socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, kind, proto)
+            return socket.socket({4: socket.AF_INET, 6: socket.AF_INET6}[family], kind, proto)
 
     # What we started, on record so that another process can end it
 
