@@ -15,10 +15,28 @@ src_libroro_a_SOURCES = \
 	src/net/conntrack.c src/net/conntrack.h \
 	src/net/notify.c src/net/notify.h \
 	src/net/privileges.c src/net/privileges.h \
+	src/net/hangup.c src/net/hangup.h \
+	src/net/hold.c src/net/hold.h \
+	src/net/sock.c src/net/sock.h \
+	src/core/choose.c src/core/choose.h \
 	src/core/counters.h \
-	src/core/engine.h \
-	src/role/proxy.h \
-	src/role/relay.h \
+	src/core/engine.c src/core/engine.h \
+	src/core/group.c src/core/group.h \
+	src/core/merge.c src/core/merge.h \
+	src/core/spread.c src/core/spread.h \
+	src/core/stripe.c src/core/stripe.h \
+	src/core/stripe_read.c \
+	src/role/acceptor.c src/role/acceptor.h \
+	src/role/dial.c src/role/dial.h \
+	src/role/flow.c src/role/flow.h \
+	src/role/flow_base.c \
+	src/role/greet.c src/role/greet.h \
+	src/role/guest.c \
+	src/role/proxy.c src/role/proxy.h \
+	src/role/relay.c src/role/relay.h \
+	src/role/service.c src/role/service.h \
+	src/role/supply.c src/role/supply.h \
+	src/role/team.c src/role/team.h \
 	src/app/commands.h \
 	src/app/config.c src/app/config.h \
 	src/app/control.c src/app/control.h \
@@ -31,7 +49,7 @@ src_libroro_a_SOURCES = \
 RORO_LIBS = src/libroro.a $(MNL_LIBS) $(CONNTRACK_LIBS) $(SODIUM_LIBS) $(CAPNG_LIBS) $(INIH_LIBS) \
 	$(JANSSON_LIBS) $(EV_LIBS)
 
-# The program comes with src/app/main.c:
-# sbin_PROGRAMS += src/ro-ro-tcp
-# src_ro_ro_tcp_SOURCES = src/app/main.c
-# src_ro_ro_tcp_LDADD = $(RORO_LIBS)
+sbin_PROGRAMS += src/ro-ro-tcp
+src_ro_ro_tcp_SOURCES = src/app/main.c src/app/cmd_check.c src/app/cmd_keygen.c src/app/cmd_proxy.c \
+	src/app/cmd_relay.c src/app/cmd_status.c src/app/daemon.c src/app/daemon.h
+src_ro_ro_tcp_LDADD = $(RORO_LIBS)

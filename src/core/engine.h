@@ -4,6 +4,7 @@
 
 #include <ev.h>
 #include <stdbool.h>
+#include <sys/queue.h>
 
 #include "core/counters.h"
 
@@ -13,6 +14,16 @@ struct engine_settings {
 	char congestion[16]; /* for stripes; empty: bbr where the kernel has it, else cubic, else the system's default */
 };
 
+/*
+ * Stripes and groups may end inside calls that still have them in hand, so their memory is freed when the loop has done all it had
+ * to do: first member of what can be buried.
+ */
+struct grave {
+	struct grave *next;
+};
+
+TAILQ_HEAD(stripe_list, stripe);
+
 /* What the flows of one worker share. Owned by the worker; used by its thread only. */
 struct engine {
 	struct engine_settings settings;
@@ -20,6 +31,10 @@ struct engine {
 	struct hold_pool *pool;
 	struct hangup *hangup;
 	struct counters counters;
+	struct stripe_list stripes; /* all there are */
+	unsigned leaving;	    /* those of groups that have ended, not idle yet */
+	struct grave *graves;
+	ev_prepare undertaker;
 };
 
 /*
@@ -27,6 +42,9 @@ struct engine {
  * Returns NULL with errno set; ENOENT means the kernel doesn't have, or doesn't allow, the algorithm.
  */
 struct engine *engine_new(const struct engine_settings *settings);
+
+/* Frees what begins with the grave, made by malloc(), before the loop next waits. */
+void engine_bury(struct engine *engine, struct grave *grave);
 
 /* No flow, stripe or watcher may be left in it. */
 void engine_free(struct engine *engine);

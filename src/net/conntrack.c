@@ -97,21 +97,31 @@ static void finish(struct conntrack_query *q, int error, const struct conntrack_
 	q->done(q->arg, error, answer);
 }
 
-static void set_tuple(struct nf_conntrack *nfct, const union addr *local, const union addr *client)
+/*
+ * Built by hand: nfct_nlmsg_build() always writes an original tuple, and the kernel looks for that
+ * and not for the reply tuple where both are given (ctnetlink_get_conntrack()).
+ */
+static void put_reply_tuple(struct nlmsghdr *header, const union addr *local,
+			    const union addr *client)
 {
-	uint8_t family = local->sa.sa_family;
+	struct nlattr *tuple = mnl_attr_nest_start(header, CTA_TUPLE_REPLY);
+	struct nlattr *part = mnl_attr_nest_start(header, CTA_TUPLE_IP);
 
-	nfct_set_attr_u8(nfct, ATTR_REPL_L3PROTO, family);
-	nfct_set_attr_u8(nfct, ATTR_REPL_L4PROTO, IPPROTO_TCP);
-	if (family == AF_INET) {
-		nfct_set_attr_u32(nfct, ATTR_REPL_IPV4_SRC, local->in.sin_addr.s_addr);
-		nfct_set_attr_u32(nfct, ATTR_REPL_IPV4_DST, client->in.sin_addr.s_addr);
+	if (local->sa.sa_family == AF_INET) {
+		mnl_attr_put_u32(header, CTA_IP_V4_SRC, local->in.sin_addr.s_addr);
+		mnl_attr_put_u32(header, CTA_IP_V4_DST, client->in.sin_addr.s_addr);
 	} else {
-		nfct_set_attr(nfct, ATTR_REPL_IPV6_SRC, &local->in6.sin6_addr);
-		nfct_set_attr(nfct, ATTR_REPL_IPV6_DST, &client->in6.sin6_addr);
+		mnl_attr_put(header, CTA_IP_V6_SRC, sizeof(struct in6_addr), &local->in6.sin6_addr);
+		mnl_attr_put(header, CTA_IP_V6_DST, sizeof(struct in6_addr),
+			     &client->in6.sin6_addr);
 	}
-	nfct_set_attr_u16(nfct, ATTR_REPL_PORT_SRC, htons(addr_port(local)));
-	nfct_set_attr_u16(nfct, ATTR_REPL_PORT_DST, htons(addr_port(client)));
+	mnl_attr_nest_end(header, part);
+	part = mnl_attr_nest_start(header, CTA_TUPLE_PROTO);
+	mnl_attr_put_u8(header, CTA_PROTO_NUM, IPPROTO_TCP);
+	mnl_attr_put_u16(header, CTA_PROTO_SRC_PORT, htons(addr_port(local)));
+	mnl_attr_put_u16(header, CTA_PROTO_DST_PORT, htons(addr_port(client)));
+	mnl_attr_nest_end(header, part);
+	mnl_attr_nest_end(header, tuple);
 }
 
 /*
@@ -121,26 +131,19 @@ static void set_tuple(struct nf_conntrack *nfct, const union addr *local, const 
 static int send_question(const struct conntrack *ct, uint32_t sequence, const union addr *local,
 			 const union addr *client)
 {
-	char buffer[512];
+	char buffer[512] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
 	struct nfgenmsg *generic = mnl_nlmsg_put_extra_header(header, sizeof(*generic));
-	struct nf_conntrack *nfct = nfct_new();
-	ssize_t sent;
 
-	if (!nfct)
-		return -1;
 	header->nlmsg_type = MESSAGE_GET;
 	header->nlmsg_flags = NLM_F_REQUEST;
 	header->nlmsg_seq = sequence;
-	generic->nfgen_family = local->sa.sa_family;
+	generic->nfgen_family = (uint8_t)local->sa.sa_family;
 	generic->version = NFNETLINK_V0;
-	set_tuple(nfct, local, client);
+	put_reply_tuple(header, local, client);
 	if (ct->zone)
-		nfct_set_attr_u16(nfct, ATTR_ZONE, ct->zone);
-	nfct_nlmsg_build(header, nfct);
-	nfct_destroy(nfct);
-	sent = send(ct->fd, header, header->nlmsg_len, MSG_DONTWAIT | MSG_NOSIGNAL);
-	return sent < 0 ? -1 : 0;
+		mnl_attr_put_u16(header, CTA_ZONE, htons(ct->zone));
+	return send(ct->fd, header, header->nlmsg_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
 /* Reads one side of a tuple; false if nfct has none of the family. */

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: ISC */
+#include "core/choose.h"
+
+/* A datagram is what the stripe will have sent in this time, within bounds. Microseconds and bytes. */
+#define DATAGRAM_TIME 8000
+#define DATAGRAM_MIN 4096
+#define DATAGRAM_SIZE_MAX (256 * 1024)
+
+/* Unsent data in the kernel that keeps the stripe busy until we are back. */
+#define UNSENT_TIME 8000
+#define UNSENT_MIN 8192
+#define UNSENT_MAX (512 * 1024)
+
+/* Rate that a stripe is taken to have before the kernel knows one, bytes a second. */
+#define RATE_UNKNOWN 125000
+
+#define SECOND 1000000
+
+static uint64_t rate(const struct sock_path *path)
+{
+	return path->pacing > 0 && path->pacing != UINT64_MAX ? path->pacing : RATE_UNKNOWN;
+}
+
+static uint32_t clamp(uint64_t value, uint32_t min, uint32_t max)
+{
+	return value < min ? min : value > max ? max : (uint32_t)value;
+}
+
+/* Bytes that the congestion window lets go now, beyond what waits already. */
+static uint32_t room(const struct sock_path *path)
+{
+	uint32_t used = path->flying + path->unsent;
+
+	return path->window > used ? path->window - used : 0;
+}
+
+uint32_t choose_unsent(const struct sock_path *path)
+{
+	return clamp(rate(path) * UNSENT_TIME / SECOND * 2, UNSENT_MIN, UNSENT_MAX);
+}
+
+uint32_t choose_size(const struct stripe *stripe)
+{
+	const struct sock_path *path = &stripe->out.path;
+
+	return clamp(rate(path) * DATAGRAM_TIME / SECOND, DATAGRAM_MIN, DATAGRAM_SIZE_MAX);
+}
+
+uint64_t choose_arrival(const struct sock_path *path, uint32_t size)
+{
+	uint32_t free_room = room(path);
+	uint64_t wait = path->unsent;
+
+	/* What the window doesn't let go has to wait for acknowledgements. */
+	if (size > free_room)
+		wait += size - free_room;
+	return path->rtt / 2 + wait * SECOND / rate(path);
+}
+
+struct stripe *choose_stripe(struct group *group)
+{
+	struct stripe *stripe, *best = NULL;
+	uint64_t arrival, earliest = UINT64_MAX;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (!stripe_can_take(stripe))
+			continue;
+		arrival = choose_arrival(&stripe->out.path, DATAGRAM_MIN);
+		if (stripe->out.path.stalled)
+			arrival += SECOND;
+		/* Data that comes piece by piece stays on one stripe: nothing has to wait for another's piece. */
+		if (stripe == group->spread.last && !group->spread.bulk)
+			arrival -= arrival / 4;
+		if (arrival < earliest) {
+			earliest = arrival;
+			best = stripe;
+		}
+	}
+	return best;
+}

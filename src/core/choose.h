@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_CHOOSE_H
+#define CORE_CHOOSE_H
+
+#include "core/group.h"
+
+/* Which stripe the next datagram goes to, and how large it may be. */
+
+/* The stripe by which it's expected to arrive first; NULL if none can take data now. */
+struct stripe *choose_stripe(struct group *group);
+
+/* Most payload bytes that this stripe should take at once, 1 or more. */
+uint32_t choose_size(const struct stripe *stripe);
+
+/* Bytes that may wait unsent in its socket before it counts as full, by what it sends in a few milliseconds. */
+uint32_t choose_unsent(const struct sock_path *path);
+
+/* When it is expected to arrive, in microseconds from now, if size bytes are given to a stripe with this path. */
+uint64_t choose_arrival(const struct sock_path *path, uint32_t size);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine.h"
+#include "net/hangup.h"
+#include "net/hold.h"
+#include "net/sock.h"
+
+/*
+ * Per worker. 64 pipes of 64 pages stay below half of what pipe-user-pages-soft grants a user (16,384 pages) even with two workers.
+ * Buffers: 64 MB.
+ */
+#define MAX_PIPES 64
+#define MAX_BUFFERS 1024
+
+static void bury_all(struct engine *engine)
+{
+	struct grave *grave;
+
+	while ((grave = engine->graves) != NULL) {
+		engine->graves = grave->next;
+		free(grave);
+	}
+}
+
+static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
+{
+	(void)loop;
+	(void)revents;
+	bury_all(prepare->data);
+}
+
+void engine_bury(struct engine *engine, struct grave *grave)
+{
+	grave->next = engine->graves;
+	engine->graves = grave;
+}
+
+static int resolve_congestion(struct engine_settings *settings)
+{
+	if (settings->congestion[0] != '\0')
+		return sock_has_congestion(settings->congestion) ? 0 : -1;
+	if (sock_has_congestion("bbr"))
+		strcpy(settings->congestion, "bbr");
+	else if (sock_has_congestion("cubic"))
+		strcpy(settings->congestion, "cubic");
+	return 0;
+}
+
+static int open_parts(struct engine *engine)
+{
+	const struct hold_counters counters = {
+		.pipes = &engine->counters.pipes_now,
+		.pipes_busy = &engine->counters.pipes_busy_now,
+		.buffers = &engine->counters.buffers_now,
+		.buffers_busy = &engine->counters.buffers_busy_now,
+		.spliced = &engine->counters.bytes_spliced,
+	};
+
+	engine->loop = ev_loop_new(EVFLAG_NOENV);
+	if (engine->loop == NULL)
+		return -1;
+	engine->hangup = hangup_new(engine->loop);
+	if (engine->hangup == NULL)
+		return -1;
+	engine->pool = hold_pool_new(engine->loop, engine->settings.splice ? MAX_PIPES : 0, MAX_BUFFERS, &counters);
+	if (engine->pool == NULL)
+		return -1;
+	ev_prepare_init(&engine->undertaker, on_prepare);
+	engine->undertaker.data = engine;
+	ev_prepare_start(engine->loop, &engine->undertaker);
+	return 0;
+}
+
+struct engine *engine_new(const struct engine_settings *settings)
+{
+	struct engine *engine = calloc(1, sizeof(*engine));
+	int saved;
+
+	if (engine == NULL)
+		return NULL;
+	engine->settings = *settings;
+	TAILQ_INIT(&engine->stripes);
+	if (resolve_congestion(&engine->settings) < 0 || open_parts(engine) < 0) {
+		saved = errno;
+		engine_free(engine);
+		errno = saved;
+		return NULL;
+	}
+	return engine;
+}
+
+void engine_free(struct engine *engine)
+{
+	bury_all(engine);
+	if (engine->pool != NULL) {
+		ev_prepare_stop(engine->loop, &engine->undertaker);
+		hold_pool_free(engine->pool);
+	}
+	if (engine->hangup != NULL)
+		hangup_free(engine->hangup);
+	if (engine->loop != NULL)
+		ev_loop_destroy(engine->loop);
+	free(engine);
+}

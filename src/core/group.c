@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "core/group.h"
+
+/* From a reset of the local socket until the stripes must be free of it, as doc/protocol.md says of Reset. Seconds. */
+#define RESET_TIME 2.
+
+/* How often to look whether the local socket has acknowledged all that comes before a reset. No event tells. Seconds. */
+#define ACKNOWLEDGED_POLL 0.002
+
+static void on_local_readable(struct ev_loop *loop, ev_io *io, int revents)
+{
+	(void)loop;
+	(void)revents;
+	spread_pump(io->data);
+}
+
+static void on_local_writable(struct ev_loop *loop, ev_io *io, int revents)
+{
+	struct group *group = io->data;
+
+	(void)revents;
+	ev_io_stop(loop, &group->local_wr);
+	merge_pump(group);
+}
+
+static void on_local_error(struct hangup_watch *watch)
+{
+	struct group *group = (struct group *)((char *)watch - offsetof(struct group, hangup));
+
+	group_local_failed(group, ECONNRESET);
+}
+
+/* The local socket has failed and what it had to give could not be passed on in time; or it is to be reset when it's ready. */
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct group *group = timer->data;
+
+	(void)revents;
+	if (!group->resetting)
+		group_end(group, GROUP_ABORT, REASON_RESET);
+	else if (sock_unacknowledged(group->local) <= 0 || ev_now(loop) >= group->deadline)
+		group_end(group, GROUP_RESET, group->reset_reason);
+}
+
+struct group *group_new(struct engine *engine, bool base, const struct group_ops *ops, void *owner)
+{
+	struct group *group = calloc(1, sizeof(*group));
+
+	if (group == NULL)
+		return NULL;
+	group->engine = engine;
+	group->ops = ops;
+	group->owner = owner;
+	group->base = base;
+	group->local = -1;
+	group->grow_at = UINT64_MAX;
+	group->hangup.failed = on_local_error;
+	TAILQ_INIT(&group->stripes);
+	ev_timer_init(&group->timer, on_timer, 0., 0.);
+	group->timer.data = group;
+	spread_init(group);
+	merge_init(group);
+	counter_add(&engine->counters.flows_now, 1);
+	return group;
+}
+
+void group_set_local(struct group *group, int fd)
+{
+	group->local = fd;
+	ev_io_init(&group->local_rd, on_local_readable, fd, EV_READ);
+	ev_io_init(&group->local_wr, on_local_writable, fd, EV_WRITE);
+	group->local_rd.data = group->local_wr.data = group;
+	if (hangup_add(group->engine->hangup, fd, &group->hangup) < 0) {
+		log_warn("watching a flow");
+		group_end(group, GROUP_ABORT, REASON_INTERNAL);
+		return;
+	}
+	ev_io_start(group->engine->loop, &group->local_rd);
+	merge_pump(group);
+}
+
+void group_add(struct group *group, struct stripe *stripe, const struct control *first)
+{
+	stripe_set_state(stripe, STRIPE_BOUND);
+	stripe->group = group;
+	stripe->in.parked = false;
+	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
+	group->stripe_count++;
+	if (first != NULL)
+		stripe_send(stripe, first);
+	spread_say_end(group);
+	if (group->ended)
+		return;
+	if (group->local >= 0 && !group->spread.eof && !group->spread.stopped)
+		ev_io_start(group->engine->loop, &group->local_rd);
+	ev_io_start(group->engine->loop, &stripe->rd);
+	ev_feed_event(group->engine->loop, &stripe->rd, EV_READ);
+}
+
+void group_remove(struct group *group, struct stripe *stripe)
+{
+	TAILQ_REMOVE(&group->stripes, stripe, group_link);
+	group->stripe_count--;
+	stripe->group = NULL;
+	if (group->merge.current == stripe)
+		group->merge.current = NULL;
+	if (group->spread.last == stripe)
+		group->spread.last = NULL;
+}
+
+static void close_local(struct group *group, bool clean)
+{
+	if (group->local < 0)
+		return;
+	ev_io_stop(group->engine->loop, &group->local_rd);
+	ev_io_stop(group->engine->loop, &group->local_wr);
+	hangup_remove(group->engine->hangup, group->local);
+	if (clean)
+		close(group->local);
+	else
+		sock_abort(group->local);
+	group->local = -1;
+}
+
+static void let_go(struct group *group, enum group_end end)
+{
+	bool clean = end == GROUP_FINISH;
+	struct stripe *stripe;
+
+	while ((stripe = TAILQ_FIRST(&group->stripes)) != NULL) {
+		group_remove(group, stripe);
+		stripe_set_state(stripe, STRIPE_LEAVING);
+		if (end == GROUP_ABORT || (group->base && !clean))
+			stripe_close(stripe, false, "its flow was reset");
+		else
+			stripe_leave(stripe, end == GROUP_RESET ? RESET_TIME : 0.);
+	}
+}
+
+void group_end(struct group *group, enum group_end end, enum reason reason)
+{
+	struct engine *engine = group->engine;
+
+	if (group->ended)
+		return;
+	group->ended = true;
+	ev_timer_stop(engine->loop, &group->timer);
+	close_local(group, end == GROUP_FINISH);
+	spread_stop(group);
+	merge_stop(group);
+	hold_discard(engine->pool, &group->merge.hold);
+	let_go(group, end);
+	counter_sub(&engine->counters.flows_now, 1);
+	if (end == GROUP_FINISH)
+		counter_add(&engine->counters.flows_finished, 1);
+	else if (end == GROUP_REFUSE)
+		counter_add(&engine->counters.flows_refused, 1);
+	else
+		counter_add(&engine->counters.flows_reset, 1);
+	group->ops->ended(group, reason);
+	engine_bury(engine, &group->grave);
+}
+
+void group_local_failed(struct group *group, int error)
+{
+	if (group->ended || group->local_failed)
+		return;
+	log_debug("flow %u: local connection failed, error %d", group->number, error);
+	group->local_failed = true;
+	merge_stop(group);
+	if (group->merge.reset) {
+		group_end(group, GROUP_RESET, group->reset_reason);
+		return;
+	}
+	if (TAILQ_EMPTY(&group->stripes)) {
+		group_end(group, GROUP_ABORT, REASON_RESET);
+		return;
+	}
+	/* What the kernel still has from it comes before the reset, if the stripes take it in time. */
+	ev_timer_set(&group->timer, RESET_TIME, 0.);
+	ev_timer_start(group->engine->loop, &group->timer);
+	if (group->spread.eof)
+		spread_say_end(group);
+	else
+		spread_pump(group);
+}
+
+bool group_control(struct group *group, const struct control *control)
+{
+	if (group->base)
+		return false;
+	if (control->type == CONTROL_FIN)
+		return merge_end(group, control->serial, false);
+	group->reset_reason = control->reset.reason;
+	if (group->local_failed) {
+		group_end(group, GROUP_RESET, group->reset_reason);
+		return true;
+	}
+	spread_stop(group);
+	return merge_end(group, control->reset.serial, true);
+}
+
+void group_check_done(struct group *group)
+{
+	struct engine *engine = group->engine;
+
+	if (group->ended || group->resetting)
+		return;
+	if (group->merge.done && group->merge.reset) {
+		group->resetting = true;
+		group->deadline = ev_now(engine->loop) + RESET_TIME;
+		ev_timer_set(&group->timer, 0., ACKNOWLEDGED_POLL);
+		ev_timer_start(engine->loop, &group->timer);
+	} else if (group->merge.done && group->spread.done) {
+		group_end(group, GROUP_FINISH, REASON_NONE);
+	} else if (group->stripe_count == 0 && group->joining == 0 && group->local >= 0 &&
+		   !(group->spread.done && group->merge.ending && group->merge.current == NULL)) {
+		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
+	}
+}
+
+void group_count(struct group *group, size_t n)
+{
+	group->moved += n;
+	if (group->moved < group->grow_at)
+		return;
+	group->grow_at = UINT64_MAX;
+	group->ops->grow(group);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_GROUP_H
+#define CORE_GROUP_H
+
+#include "core/merge.h"
+#include "core/spread.h"
+#include "core/stripe.h"
+
+struct group_ops {
+	/* The group is over: its stripes have left, its local socket is closed, it is about to be freed. */
+	void (*ended)(struct group *group, enum reason reason);
+	/* group->moved has reached group->grow_at. */
+	void (*grow)(struct group *group);
+};
+
+/* The stripes that carry one flow, and the local socket: the client's on the proxy, the server's on the relay. */
+struct group {
+	struct grave grave;
+	struct engine *engine;
+	const struct group_ops *ops;
+	void *owner; /* the role's */
+	uint32_t number;
+	int local; /* -1 until there's one */
+	ev_io local_rd, local_wr;
+	struct hangup_watch hangup;
+	ev_timer timer;
+	ev_tstamp deadline;
+	struct stripe_list stripes;
+	unsigned stripe_count;
+	unsigned joining; /* base: stripes that are yet to come */
+	uint64_t moved;	  /* payload bytes, both ways */
+	uint64_t grow_at;
+	bool base;
+	bool ended;
+	bool local_failed; /* the local socket was reset: what it still has to give is sent, then Reset */
+	bool resetting;	   /* the peer's Reset was delivered: the local socket is reset once all is acknowledged */
+	enum reason reset_reason;
+	struct spread spread;
+	struct merge merge;
+};
+
+/* Returns NULL with errno set. */
+struct group *group_new(struct engine *engine, bool base, const struct group_ops *ops, void *owner);
+
+/* Takes over the connected local socket; data flows from now on. */
+void group_set_local(struct group *group, int fd);
+
+/*
+ * Binds an idle (or held) stripe, sends the control datagram that comes first on it (NULL: none), and reads what it has. May end the group,
+ * if the stripe is dead.
+ */
+void group_add(struct group *group, struct stripe *stripe, const struct control *first);
+
+/* Unlinks a stripe that leaves. */
+void group_remove(struct group *group, struct stripe *stripe);
+
+/* How the stripes fare when their group ends. */
+enum group_end {
+	GROUP_FINISH, /* all was delivered both ways */
+	GROUP_REFUSE, /* nothing was: stripes are as good as new */
+	GROUP_RESET,  /* Reset was sent or obeyed: stripes are good again when both sides have said Detach */
+	GROUP_ABORT,  /* stripes are reset with it */
+};
+void group_end(struct group *group, enum group_end end, enum reason reason);
+
+/* Something happened to the local socket (error: an errno value): reset towards the peer, in order. */
+void group_local_failed(struct group *group, int error);
+
+/* The engine's own control datagrams (Fin, Reset). False: out of place. */
+bool group_control(struct group *group, const struct control *control);
+
+/* A direction has ended; ends the group if both have. */
+void group_check_done(struct group *group);
+
+/* Counts n payload bytes that were moved. */
+void group_count(struct group *group, size_t n);
+
+#endif

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "core/group.h"
+#include "core/merge.h"
+
+/* Payload bytes that one flow may move before the others of its loop get their turn. */
+#define MERGE_BUDGET (512 * 1024)
+
+/* A payload of which this much is left goes through a pipe; the rest is copied, with the next header. */
+#define SPLICE_SIZE 16384
+
+static void on_buffers(struct hold_waiter *waiter)
+{
+	struct merge *merge = (struct merge *)((char *)waiter - offsetof(struct merge, waiter));
+
+	merge_pump((struct group *)((char *)merge - offsetof(struct group, merge)));
+}
+
+void merge_init(struct group *group)
+{
+	group->merge.due = SERIAL_FIRST;
+	group->merge.waiter.ready = on_buffers;
+}
+
+void merge_stop(struct group *group)
+{
+	struct merge *merge = &group->merge;
+
+	merge->stopped = true;
+	hold_unwait(group->engine->pool, &merge->waiter);
+	if (group->local >= 0)
+		ev_io_stop(group->engine->loop, &group->local_wr);
+	if (merge->current != NULL)
+		ev_io_stop(group->engine->loop, &merge->current->rd);
+}
+
+/* All serials have been delivered whole to the end that was named. */
+static bool complete(const struct merge *merge)
+{
+	if (!merge->ending)
+		return false;
+	return merge->final == 0 ? !merge->any : merge->any && serial_previous(merge->due) == merge->final;
+}
+
+static bool serial_makes_sense(const struct merge *merge, const struct stripe_in *in)
+{
+	uint32_t serial = in->datagram.serial;
+	uint32_t ahead = serial_distance(merge->due, serial);
+
+	if (ahead >= SERIAL_WINDOW)
+		return false;
+	if (in->last != 0 && (serial == in->last || serial_distance(in->last, serial) >= SERIAL_WINDOW))
+		return false;
+	if (complete(merge))
+		return false;
+	return !merge->ending || (merge->final != 0 && ahead <= serial_distance(merge->due, merge->final));
+}
+
+static struct stripe *find_parked(const struct group *group, uint32_t serial)
+{
+	struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (stripe->in.parked && stripe->in.datagram.serial == serial)
+			return stripe;
+	}
+	return NULL;
+}
+
+bool merge_arrived(struct group *group, struct stripe *stripe)
+{
+	struct merge *merge = &group->merge;
+	struct stripe_in *in = &stripe->in;
+
+	if (!serial_makes_sense(merge, in))
+		return false;
+	if (in->datagram.serial == merge->due) {
+		if (merge->current != NULL)
+			return false;
+		in->last = in->datagram.serial;
+		merge->current = stripe;
+		return true;
+	}
+	if (find_parked(group, in->datagram.serial) != NULL)
+		return false;
+	in->last = in->datagram.serial;
+	stripe_park(stripe);
+	merge_stripe_ended(group);
+	return true;
+}
+
+/* Half-closes the local socket when its last byte has gone. */
+static void end_reached(struct group *group)
+{
+	struct merge *merge = &group->merge;
+
+	if (merge->done || merge->stopped || group->local < 0 || !hold_empty(&merge->hold))
+		return;
+	merge->done = true;
+	if (!merge->reset)
+		shutdown(group->local, SHUT_WR);
+	group_check_done(group);
+}
+
+bool merge_end(struct group *group, uint32_t final, bool reset)
+{
+	struct merge *merge = &group->merge;
+	struct stripe *stripe;
+
+	if (merge->ending && (!reset || merge->reset || final != merge->final))
+		return false;
+	if (!merge->ending) {
+		if (final == 0 && (merge->any || merge->current != NULL))
+			return false;
+		if (final != 0 && serial_distance(merge->due, serial_next(final)) >= SERIAL_WINDOW)
+			return false;
+		TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+			if (stripe->in.parked && (final == 0 || serial_distance(merge->due, stripe->in.datagram.serial) >
+									serial_distance(merge->due, final)))
+				return false;
+		}
+	}
+	merge->ending = true;
+	merge->final = final;
+	if (reset && merge->done) {
+		merge->reset = true;
+		group_check_done(group);
+		return true;
+	}
+	merge->reset = reset;
+	if (reset && group->local < 0) {
+		group_end(group, GROUP_RESET, group->reset_reason);
+		return true;
+	}
+	if (complete(merge))
+		end_reached(group);
+	return true;
+}
+
+void merge_stripe_ended(struct group *group)
+{
+	struct merge *merge = &group->merge;
+	struct stripe *stripe;
+	bool any_parked = false, any_ended = false;
+
+	if (!group->base || group->joining > 0 || merge->current != NULL)
+		return;
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (!stripe->in.parked && !stripe->in.eof)
+			return;
+		any_parked = any_parked || stripe->in.parked;
+		any_ended = any_ended || stripe->in.eof;
+	}
+	if (!any_ended)
+		return;
+	/* Every stripe has ended or waits for a serial that none can bring any more. */
+	if (any_parked)
+		group_end(group, GROUP_ABORT, REASON_PROTOCOL);
+	else if (!merge->ending)
+		merge_end(group, merge->any ? serial_previous(merge->due) : 0, false);
+}
+
+static void datagram_done(struct group *group, struct stripe *stripe)
+{
+	struct merge *merge = &group->merge;
+
+	stripe->in.parsed = false;
+	merge->current = NULL;
+	merge->any = true;
+	merge->due = serial_next(merge->due);
+	counter_add(&group->engine->counters.datagrams_in, 1);
+	merge->current = find_parked(group, merge->due);
+	if (merge->current != NULL)
+		merge->current->in.parked = false;
+	/* Its next header: it may be due itself, or end the flow. */
+	stripe_read(stripe);
+}
+
+/* Reads payload into the hold. Returns its size; 0 if there's nothing to go on with. */
+static size_t take_payload(struct group *group, struct stripe *stripe)
+{
+	struct merge *merge = &group->merge;
+	struct hold_pool *pool = group->engine->pool;
+	uint8_t header[DATAGRAM_HEADER];
+	size_t left = stripe->in.left;
+	ssize_t n;
+
+	if (left >= SPLICE_SIZE)
+		n = hold_fill(pool, &merge->hold, stripe->fd, left, true);
+	else
+		n = hold_fill(pool, &merge->hold, stripe->fd, left + DATAGRAM_HEADER, false);
+	if (n > 0) {
+		size_t over = (size_t)n > left ? (size_t)n - left : 0;
+
+		if (over > 0) {
+			hold_cut(pool, &merge->hold, header, over);
+			stripe_push_header(stripe, header, over);
+			n -= (ssize_t)over;
+		}
+		stripe->in.left -= (uint32_t)n;
+		counter_add(&group->engine->counters.bytes_in, (uint64_t)n);
+		return (size_t)n;
+	}
+	if (n < 0 && errno == EAGAIN) {
+		ev_io_start(group->engine->loop, &stripe->rd);
+	} else if (n < 0 && errno == ENOBUFS) {
+		ev_io_stop(group->engine->loop, &stripe->rd);
+		hold_wait(pool, &merge->waiter);
+	} else {
+		stripe_close(stripe, false, n == 0 ? "ended inside a datagram" : "reset by the peer");
+	}
+	return 0;
+}
+
+/* True if the local socket has taken all there was. */
+static bool deliver(struct group *group)
+{
+	struct merge *merge = &group->merge;
+	int result = hold_drain(group->engine->pool, &merge->hold, group->local);
+
+	if (result == 1)
+		return true;
+	if (result == 0) {
+		ev_io_start(group->engine->loop, &group->local_wr);
+		if (merge->current != NULL)
+			ev_io_stop(group->engine->loop, &merge->current->rd);
+	} else {
+		group_local_failed(group, errno);
+	}
+	return false;
+}
+
+/* One step. False if there's nothing to go on with. */
+static bool step(struct group *group, size_t *budget)
+{
+	struct merge *merge = &group->merge;
+	struct stripe *stripe;
+	size_t n;
+
+	if (!hold_empty(&merge->hold) && !deliver(group))
+		return false;
+	stripe = merge->current;
+	if (stripe == NULL) {
+		if (complete(merge))
+			end_reached(group);
+		return false;
+	}
+	if (stripe->in.left == 0) {
+		datagram_done(group, stripe);
+		return true;
+	}
+	if (*budget == 0) {
+		ev_feed_event(group->engine->loop, &stripe->rd, EV_READ);
+		return false;
+	}
+	n = take_payload(group, stripe);
+	if (n == 0)
+		return false;
+	*budget -= n < *budget ? n : *budget;
+	group_count(group, n);
+	return true;
+}
+
+void merge_pump(struct group *group)
+{
+	struct merge *merge = &group->merge;
+	size_t budget = MERGE_BUDGET;
+
+	if (merge->pumping || group->ended)
+		return;
+	if (group->local < 0) {
+		if (merge->current != NULL)
+			ev_io_stop(group->engine->loop, &merge->current->rd);
+		return;
+	}
+	merge->pumping = true;
+	while (!group->ended && !merge->stopped && step(group, &budget))
+		;
+	merge->pumping = false;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_MERGE_H
+#define CORE_MERGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "net/hold.h"
+
+struct group;
+struct stripe;
+
+/* The incoming direction of a flow: from the stripes, in order, to the local socket. */
+struct merge {
+	uint32_t due;		/* serial that is delivered next */
+	bool any;		/* at least one was delivered whole */
+	bool ending;		/* Fin or Reset named the last serial */
+	bool reset;		/* it was Reset */
+	bool stopped;		/* nothing more is delivered: the local socket has failed */
+	bool done;		/* delivered to the end, and the end too */
+	bool pumping;		/* guards against re-entry */
+	uint32_t final;		/* the last serial, 0: none */
+	struct stripe *current; /* the one whose datagram is due and being delivered */
+	struct hold hold;	/* bytes on their way to the local socket */
+	struct hold_waiter waiter;
+};
+
+void merge_init(struct group *group);
+
+/* A stripe has read a data header. Returns false if the serial makes no sense. The stripe is parked if it isn't due. */
+bool merge_arrived(struct group *group, struct stripe *stripe);
+
+/* Delivers what can be delivered, within a budget. */
+void merge_pump(struct group *group);
+
+/* The end of the direction is known. Returns false if it makes no sense. */
+bool merge_end(struct group *group, uint32_t final, bool reset);
+
+/* Base protocol: a stripe has reached EOF at a datagram's end. */
+void merge_stripe_ended(struct group *group);
+
+void merge_stop(struct group *group);
+
+#endif

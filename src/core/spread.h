@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_SPREAD_H
+#define CORE_SPREAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/hold.h"
+
+struct group;
+struct stripe;
+
+/* The outgoing direction of a flow: from the local socket out over the stripes. */
+struct spread {
+	uint32_t next;	     /* serial of the next datagram */
+	bool any;	     /* at least one was sent */
+	bool bulk;	     /* the last read brought much: splice */
+	bool eof;	     /* the local socket has ended */
+	bool stopped;	     /* nothing more is read: the group is being reset */
+	bool done;	     /* the end was said on the wire */
+	struct stripe *last; /* the one that took the last datagram */
+	struct hold_waiter waiter;
+};
+
+void spread_init(struct group *group);
+
+/* Moves what can be moved, within a budget. */
+void spread_pump(struct group *group);
+
+/* The serial that Fin and Reset carry: the last of this direction, 0 if there was none. */
+uint32_t spread_last(const struct group *group);
+
+/* Says the end of the direction where it couldn't be said yet: a stripe has become free or has joined. */
+void spread_say_end(struct group *group);
+
+void spread_stop(struct group *group);
+
+#endif

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "core/choose.h"
+#include "core/group.h"
+#include "core/stripe.h"
+
+/* What the queue of controls keeps free of Pongs, so that a peer that only pings can't crowd out the rest. */
+#define CONTROL_QUEUE_RESERVE 128
+
+/* Counts the stripe in, or out, by its state. */
+static void count_state(struct stripe *stripe, int change)
+{
+	struct engine *engine = stripe->engine;
+
+	if (stripe->state == STRIPE_IDLE)
+		counter_add(&engine->counters.stripes_idle_now, (uint64_t)change);
+	if (stripe->state == STRIPE_LEAVING)
+		engine->leaving += (unsigned)change;
+}
+
+void stripe_set_state(struct stripe *stripe, enum stripe_state state)
+{
+	count_state(stripe, -1);
+	stripe->state = state;
+	count_state(stripe, 1);
+}
+
+static void on_readable(struct ev_loop *loop, ev_io *io, int revents)
+{
+	(void)loop;
+	(void)revents;
+	stripe_read(io->data);
+}
+
+static void on_writable(struct ev_loop *loop, ev_io *io, int revents)
+{
+	struct stripe *stripe = io->data;
+
+	(void)revents;
+	if (!stripe_flush(stripe))
+		return;
+	ev_io_stop(loop, &stripe->wr);
+	stripe->out.writable = true;
+	if (stripe->state == STRIPE_BOUND) {
+		spread_say_end(stripe->group);
+		if (stripe->state == STRIPE_BOUND)
+			spread_pump(stripe->group);
+	}
+}
+
+static void on_leave_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	stripe_close(timer->data, false, "the peer did not let go of it in time");
+}
+
+static void on_failed(struct hangup_watch *watch)
+{
+	struct stripe *stripe = (struct stripe *)((char *)watch - offsetof(struct stripe, hangup));
+
+	stripe_close(stripe, false, "reset by the peer");
+}
+
+static int watch(struct stripe *stripe)
+{
+	if (hangup_add(stripe->engine->hangup, stripe->fd, &stripe->hangup) < 0)
+		return -1;
+	ev_io_start(stripe->engine->loop, &stripe->rd);
+	counter_add(&stripe->engine->counters.stripes_now, 1);
+	TAILQ_INSERT_TAIL(&stripe->engine->stripes, stripe, engine_link);
+	count_state(stripe, 1);
+	return 0;
+}
+
+static void unwatch(struct stripe *stripe)
+{
+	ev_io_stop(stripe->engine->loop, &stripe->rd);
+	ev_io_stop(stripe->engine->loop, &stripe->wr);
+	ev_timer_stop(stripe->engine->loop, &stripe->leave_timer);
+	hangup_remove(stripe->engine->hangup, stripe->fd);
+	counter_sub(&stripe->engine->counters.stripes_now, 1);
+	TAILQ_REMOVE(&stripe->engine->stripes, stripe, engine_link);
+	count_state(stripe, -1);
+}
+
+struct stripe *stripe_new(struct engine *engine, int fd, bool base, const struct stripe_ops *ops, void *owner)
+{
+	struct stripe *stripe = calloc(1, sizeof(*stripe));
+
+	if (stripe == NULL)
+		return NULL;
+	stripe->engine = engine;
+	stripe->ops = ops;
+	stripe->owner = owner;
+	stripe->fd = fd;
+	stripe->base = base;
+	stripe->state = STRIPE_IDLE;
+	stripe->out.writable = true;
+	stripe->hangup.failed = on_failed;
+	ev_io_init(&stripe->rd, on_readable, fd, EV_READ);
+	ev_io_init(&stripe->wr, on_writable, fd, EV_WRITE);
+	ev_timer_init(&stripe->leave_timer, on_leave_timeout, 0., 0.);
+	stripe->rd.data = stripe->wr.data = stripe->leave_timer.data = stripe;
+	if (watch(stripe) < 0) {
+		free(stripe);
+		return NULL;
+	}
+	counter_add(&engine->counters.stripes_total, 1);
+	return stripe;
+}
+
+void stripe_hold(struct stripe *stripe)
+{
+	stripe_set_state(stripe, STRIPE_HELD);
+}
+
+void stripe_give_up(struct stripe *stripe)
+{
+	unwatch(stripe);
+}
+
+int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner)
+{
+	int saved;
+
+	stripe->engine = engine;
+	stripe->owner = owner;
+	if (watch(stripe) == 0)
+		return 0;
+	saved = errno;
+	sock_abort(stripe->fd);
+	free(stripe);
+	errno = saved;
+	return -1;
+}
+
+void stripe_drop(struct stripe *stripe, bool clean)
+{
+	if (stripe->closed)
+		return;
+	stripe->closed = true;
+	unwatch(stripe);
+	hold_discard(stripe->engine->pool, &stripe->out.datagram);
+	if (clean)
+		close(stripe->fd);
+	else
+		sock_abort(stripe->fd);
+	engine_bury(stripe->engine, &stripe->grave);
+}
+
+void stripe_close(struct stripe *stripe, bool clean, const char *why)
+{
+	if (stripe->closed)
+		return;
+	if (stripe->state == STRIPE_BOUND) {
+		struct group *group = stripe->group;
+
+		log_debug("flow %u: stripe lost: %s", group->number, why);
+		counter_add(&stripe->engine->counters.stripes_lost, 1);
+		group_remove(group, stripe);
+		stripe_set_state(stripe, STRIPE_LEAVING);
+		stripe_close(stripe, clean, why);
+		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
+		return;
+	}
+	stripe_drop(stripe, clean);
+	stripe->ops->closed(stripe, why);
+}
+
+void stripe_close_all(struct engine *engine)
+{
+	struct stripe *stripe;
+
+	while ((stripe = TAILQ_FIRST(&engine->stripes)) != NULL)
+		stripe_close(stripe, false, "this end is being stopped");
+}
+
+/* Sending */
+
+bool stripe_can_take(const struct stripe *stripe)
+{
+	return stripe->out.writable && !stripe->closed && !stripe->detach_sent && !stripe->detach_received &&
+	       !stripe->out.shut && hold_empty(&stripe->out.datagram) && stripe->out.queued == 0;
+}
+
+/* Returns 1 when all controls are sent, 0 when the socket is full, -1 on error. */
+static int flush_controls(struct stripe *stripe)
+{
+	struct stripe_out *out = &stripe->out;
+	ssize_t n;
+
+	while (out->queued > 0) {
+		n = send(stripe->fd, out->controls, out->queued, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN ? 0 : -1;
+		out->queued -= (uint16_t)n;
+		memmove(out->controls, out->controls + n, out->queued);
+	}
+	return 1;
+}
+
+bool stripe_flush(struct stripe *stripe)
+{
+	int result = hold_drain(stripe->engine->pool, &stripe->out.datagram, stripe->fd);
+
+	if (result == 1)
+		result = flush_controls(stripe);
+	if (result < 0) {
+		stripe_close(stripe, false, strerror(errno));
+		return false;
+	}
+	if (result == 0) {
+		stripe->out.writable = false;
+		ev_io_start(stripe->engine->loop, &stripe->wr);
+		return false;
+	}
+	return true;
+}
+
+/* False if there's no room. */
+static bool queue(struct stripe *stripe, const struct control *control)
+{
+	uint8_t bytes[DATAGRAM_HEADER + CONTROL_MAX];
+	struct stripe_out *out = &stripe->out;
+	size_t length = control_encode(bytes, control);
+	size_t room = sizeof(out->controls) - out->queued;
+
+	if (length + (control->type == CONTROL_PONG ? CONTROL_QUEUE_RESERVE : 0) > room)
+		return false;
+	memcpy(out->controls + out->queued, bytes, length);
+	out->queued += (uint16_t)length;
+	return true;
+}
+
+void stripe_send(struct stripe *stripe, const struct control *control)
+{
+	if (stripe->closed)
+		return;
+	if (queue(stripe, control))
+		stripe_flush(stripe);
+	else if (control->type != CONTROL_PONG)
+		stripe_close(stripe, false, "the peer does not read");
+}
+
+void stripe_look(struct stripe *stripe, ev_tstamp max_age)
+{
+	struct stripe_out *out = &stripe->out;
+	ev_tstamp now = ev_now(stripe->engine->loop);
+	uint32_t limit;
+
+	if (out->path_at != 0. && now - out->path_at < max_age)
+		return;
+	if (sock_path(stripe->fd, &out->path) < 0)
+		return;
+	out->path_at = now;
+	limit = choose_unsent(&out->path);
+	if (limit > out->unsent_limit + out->unsent_limit / 4 || limit < out->unsent_limit - out->unsent_limit / 4) {
+		sock_set_unsent(stripe->fd, limit);
+		out->unsent_limit = limit;
+	}
+	/* The socket becomes writable again below half its limit: tcp_stream_memory_free() in include/net/tcp.h. */
+	if (out->path.unsent >= out->unsent_limit / 2) {
+		out->writable = false;
+		ev_io_start(stripe->engine->loop, &stripe->wr);
+	}
+}
+
+/* Leaving a group */
+
+static void become_idle(struct stripe *stripe)
+{
+	ev_timer_stop(stripe->engine->loop, &stripe->leave_timer);
+	stripe_set_state(stripe, STRIPE_IDLE);
+	stripe->detach_sent = stripe->detach_received = false;
+	stripe->in.last = 0;
+	stripe->group = NULL;
+	stripe->ops->idle(stripe);
+}
+
+static void send_detach(struct stripe *stripe)
+{
+	if (stripe->detach_sent)
+		return;
+	stripe->detach_sent = true;
+	stripe_send(stripe, &(struct control){.type = CONTROL_DETACH});
+}
+
+void stripe_detach(struct stripe *stripe)
+{
+	send_detach(stripe);
+}
+
+void stripe_leave(struct stripe *stripe, ev_tstamp timeout)
+{
+	if (stripe->base) {
+		stripe_set_state(stripe, STRIPE_LEAVING);
+		stripe_close(stripe, true, "its flow has ended");
+		return;
+	}
+	stripe_set_state(stripe, STRIPE_LEAVING);
+	stripe->group = NULL;
+	stripe->in.parked = false;
+	if (timeout > 0.) {
+		ev_timer_set(&stripe->leave_timer, timeout, 0.);
+		ev_timer_start(stripe->engine->loop, &stripe->leave_timer);
+	}
+	send_detach(stripe);
+	if (stripe->closed)
+		return;
+	if (stripe->detach_received) {
+		become_idle(stripe);
+		return;
+	}
+	/* A header may have been read already: the socket alone would not wake us for it. */
+	ev_io_start(stripe->engine->loop, &stripe->rd);
+	ev_feed_event(stripe->engine->loop, &stripe->rd, EV_READ);
+}
+
+bool stripe_take_detach(struct stripe *stripe)
+{
+	struct group *group = stripe->group;
+
+	if (stripe->state == STRIPE_IDLE)
+		return false;
+	stripe->detach_received = true;
+	send_detach(stripe);
+	if (stripe->closed)
+		return true;
+	if (stripe->state == STRIPE_BOUND) {
+		group_remove(group, stripe);
+		become_idle(stripe);
+		group_check_done(group);
+	} else {
+		become_idle(stripe);
+	}
+	return true;
+}
+
+void stripe_push_header(struct stripe *stripe, const uint8_t *bytes, size_t n)
+{
+	memcpy(stripe->in.header, bytes, n);
+	stripe->in.have = (uint8_t)n;
+}
+
+void stripe_park(struct stripe *stripe)
+{
+	stripe->in.parked = true;
+	ev_io_stop(stripe->engine->loop, &stripe->rd);
+}

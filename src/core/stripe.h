@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_STRIPE_H
+#define CORE_STRIPE_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "core/engine.h"
+#include "net/hangup.h"
+#include "net/hold.h"
+#include "net/sock.h"
+#include "wire/control.h"
+#include "wire/datagram.h"
+
+struct group;
+struct stripe;
+
+/* What a role hears of its stripes. Each may end the stripe. */
+struct stripe_ops {
+	/* A control datagram that the engine doesn't deal with itself. False: it is out of place, and the stripe is ended. */
+	bool (*control)(struct stripe *stripe, const struct control *control);
+	/* It has left its group, or a role's hands, and is idle. Base stripes never are. */
+	void (*idle)(struct stripe *stripe);
+	/* It is closed and about to be freed. why is a constant text. */
+	void (*closed)(struct stripe *stripe, const char *why);
+};
+
+enum stripe_state {
+	STRIPE_IDLE,
+	STRIPE_HELD,	/* waits for its group: data is left unread, all else is heard */
+	STRIPE_BOUND,
+	STRIPE_LEAVING, /* its group has ended: data is dropped until the peer's Detach */
+};
+
+/* Control datagrams that wait to be sent. What a peer that reads can make us queue fits twice. */
+#define STRIPE_CONTROL_QUEUE 256
+
+/* The incoming half: a header, then the payload of a control datagram (into control) or of a data datagram (to the merge). */
+struct stripe_in {
+	uint8_t header[DATAGRAM_HEADER];
+	uint8_t have; /* bytes of the header */
+	bool parsed;  /* datagram is valid: its payload comes next */
+	bool parked;  /* a data datagram that isn't due: not read */
+	bool eof;
+	struct datagram datagram;
+	uint32_t left; /* bytes of the payload still to come */
+	uint32_t last; /* the last data serial here, 0 before the first */
+	uint8_t control[CONTROL_MAX];
+};
+
+/* The outgoing half: whole datagrams, controls between them. */
+struct stripe_out {
+	struct hold datagram; /* the data datagram that's being sent */
+	uint16_t queued;      /* bytes in controls */
+	uint8_t controls[STRIPE_CONTROL_QUEUE];
+	bool writable; /* may take data: not known to be full */
+	bool shut;     /* base protocol: FIN sent */
+	struct sock_path path;
+	ev_tstamp path_at; /* when path was asked for; 0: never */
+	uint32_t unsent_limit;
+};
+
+/* One TCP connection between proxy and relay, greeted. */
+struct stripe {
+	struct grave grave;
+	struct engine *engine;
+	const struct stripe_ops *ops;
+	void *owner; /* the role's */
+	TAILQ_ENTRY(stripe) engine_link;
+	TAILQ_ENTRY(stripe) role_link;
+	ev_tstamp role_time;
+	struct group *group;
+	TAILQ_ENTRY(stripe) group_link;
+	int fd;
+	enum stripe_state state;
+	bool base;
+	bool closed;
+	bool detach_sent, detach_received;
+	ev_io rd, wr;
+	ev_timer leave_timer;
+	struct hangup_watch hangup;
+	struct stripe_in in;
+	struct stripe_out out;
+};
+
+/* Takes over fd, connected and greeted, and begins to read it. Returns NULL with errno set, and fd is still the caller's. */
+struct stripe *stripe_new(struct engine *engine, int fd, bool base, const struct stripe_ops *ops, void *owner);
+
+/* Its group isn't there yet: data waits unread until group_add(). Detach makes it idle again. */
+void stripe_hold(struct stripe *stripe);
+
+/*
+ * Another engine's thread takes it: give it up in the old one, adopt it in the new one. It must be held. Adopting returns 0, or -1 with errno
+ * set, and then the stripe is gone.
+ */
+void stripe_give_up(struct stripe *stripe);
+int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner);
+
+/* Ends the stripe and its group, if it has one, telling the role. clean: with a FIN, else with a reset. */
+void stripe_close(struct stripe *stripe, bool clean, const char *why);
+
+/* Ends all stripes of an engine. Their groups must have ended. */
+void stripe_close_all(struct engine *engine);
+
+/* For group.c: the state decides what is counted. */
+void stripe_set_state(struct stripe *stripe, enum stripe_state state);
+
+/* Ends it without a word to group or role: for their own use. */
+void stripe_drop(struct stripe *stripe, bool clean);
+
+/* Queues a control datagram and sends what can be sent. Ends the stripe if the peer doesn't read. */
+void stripe_send(struct stripe *stripe, const struct control *control);
+
+/* Sends what is waiting. True if nothing is left; false if something is, or if the stripe has ended. */
+bool stripe_flush(struct stripe *stripe);
+
+/* True if a new datagram may be given to it. */
+bool stripe_can_take(const struct stripe *stripe);
+
+/* Asks the kernel for the state of the path, if what's known is older than max_age seconds. */
+void stripe_look(struct stripe *stripe, ev_tstamp max_age);
+
+/* Says that it leaves its group while the group goes on. */
+void stripe_detach(struct stripe *stripe);
+
+/*
+ * Its group has ended (the caller has unlinked it): it becomes idle when the peer has said Detach. timeout > 0: seconds after which it is
+ * reset. Base stripes are closed.
+ */
+void stripe_leave(struct stripe *stripe, ev_tstamp timeout);
+
+/* The peer's Detach has come. False: out of place. */
+bool stripe_take_detach(struct stripe *stripe);
+
+/* Reads on, from the loop or after it was parked or held. */
+void stripe_read(struct stripe *stripe);
+
+/* The next header was read along with the payload that ended before it: n bytes of it. */
+void stripe_push_header(struct stripe *stripe, const uint8_t *bytes, size_t n);
+
+/* Stops reading until stripe_read(). */
+void stripe_park(struct stripe *stripe);
+
+#endif

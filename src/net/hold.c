@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/hold.h"
+
+/*
+ * Segments of one MSS fill a pipe's 16 slots at 23 KB, so pipes are made larger where the kernel lets us: beyond
+ * pipe-user-pages-soft it doesn't, and that's fine.
+ */
+#define PIPE_SIZE (256 * 1024)
+
+/* Pipes and buffers that are kept for the next fill rather than freed. */
+#define KEEP_IDLE 16
+
+struct hold_pipe {
+	int in, out;
+	SLIST_ENTRY(hold_pipe) link;
+};
+
+struct hold_buffer {
+	SLIST_ENTRY(hold_buffer) link;
+	uint32_t start;
+	uint8_t bytes[HOLD_PREFIX + HOLD_BUFFER + HOLD_PREFIX];
+};
+
+SLIST_HEAD(pipe_list, hold_pipe);
+SLIST_HEAD(buffer_list, hold_buffer);
+TAILQ_HEAD(waiter_list, hold_waiter);
+
+struct hold_pool {
+	struct ev_loop *loop;
+	struct hold_counters counters;
+	struct pipe_list idle_pipes;
+	struct buffer_list idle_buffers;
+	unsigned pipes, pipes_idle, pipes_max;
+	unsigned buffers, buffers_idle, buffers_max;
+	struct waiter_list waiters;
+	ev_timer wake; /* never started: only fed, so that waiters are called from the loop */
+};
+
+static void set_counter(_Atomic uint64_t *counter, uint64_t value)
+{
+	atomic_store_explicit(counter, value, memory_order_relaxed);
+}
+
+static void report(struct hold_pool *pool)
+{
+	set_counter(pool->counters.pipes, pool->pipes);
+	set_counter(pool->counters.pipes_busy, pool->pipes - pool->pipes_idle);
+	set_counter(pool->counters.buffers, pool->buffers);
+	set_counter(pool->counters.buffers_busy, pool->buffers - pool->buffers_idle);
+}
+
+static void on_wake(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct hold_pool *pool = timer->data;
+	struct hold_waiter *waiter = TAILQ_FIRST(&pool->waiters);
+
+	(void)loop;
+	(void)revents;
+	if (waiter == NULL)
+		return;
+	hold_unwait(pool, waiter);
+	waiter->ready(waiter);
+}
+
+struct hold_pool *hold_pool_new(struct ev_loop *loop, unsigned max_pipes, unsigned max_buffers,
+				const struct hold_counters *counters)
+{
+	struct hold_pool *pool = calloc(1, sizeof(*pool));
+
+	if (pool == NULL)
+		return NULL;
+	pool->loop = loop;
+	pool->counters = *counters;
+	pool->pipes_max = max_pipes;
+	pool->buffers_max = max_buffers;
+	SLIST_INIT(&pool->idle_pipes);
+	SLIST_INIT(&pool->idle_buffers);
+	TAILQ_INIT(&pool->waiters);
+	ev_timer_init(&pool->wake, on_wake, 0., 0.);
+	pool->wake.data = pool;
+	return pool;
+}
+
+static void pipe_free(struct hold_pool *pool, struct hold_pipe *pipe)
+{
+	close(pipe->in);
+	close(pipe->out);
+	free(pipe);
+	pool->pipes--;
+}
+
+void hold_pool_free(struct hold_pool *pool)
+{
+	struct hold_pipe *pipe;
+	struct hold_buffer *buffer;
+
+	while ((pipe = SLIST_FIRST(&pool->idle_pipes)) != NULL) {
+		SLIST_REMOVE_HEAD(&pool->idle_pipes, link);
+		pipe_free(pool, pipe);
+	}
+	while ((buffer = SLIST_FIRST(&pool->idle_buffers)) != NULL) {
+		SLIST_REMOVE_HEAD(&pool->idle_buffers, link);
+		free(buffer);
+	}
+	ev_clear_pending(pool->loop, &pool->wake);
+	free(pool);
+}
+
+void hold_wait(struct hold_pool *pool, struct hold_waiter *waiter)
+{
+	if (waiter->waiting)
+		return;
+	TAILQ_INSERT_TAIL(&pool->waiters, waiter, link);
+	waiter->waiting = true;
+}
+
+void hold_unwait(struct hold_pool *pool, struct hold_waiter *waiter)
+{
+	if (!waiter->waiting)
+		return;
+	TAILQ_REMOVE(&pool->waiters, waiter, link);
+	waiter->waiting = false;
+}
+
+static struct hold_pipe *pipe_borrow(struct hold_pool *pool)
+{
+	struct hold_pipe *pipe = SLIST_FIRST(&pool->idle_pipes);
+	int ends[2];
+
+	if (pipe != NULL) {
+		SLIST_REMOVE_HEAD(&pool->idle_pipes, link);
+		pool->pipes_idle--;
+		report(pool);
+		return pipe;
+	}
+	if (pool->pipes >= pool->pipes_max)
+		return NULL;
+	pipe = malloc(sizeof(*pipe));
+	if (pipe == NULL)
+		return NULL;
+	if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0) {
+		free(pipe);
+		return NULL;
+	}
+	fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE);
+	pipe->out = ends[0];
+	pipe->in = ends[1];
+	pool->pipes++;
+	report(pool);
+	return pipe;
+}
+
+/* clean: nothing is left in the pipe. */
+static void pipe_return(struct hold_pool *pool, struct hold_pipe *pipe, bool clean)
+{
+	if (clean && pool->pipes_idle < KEEP_IDLE) {
+		SLIST_INSERT_HEAD(&pool->idle_pipes, pipe, link);
+		pool->pipes_idle++;
+	} else {
+		pipe_free(pool, pipe);
+	}
+	report(pool);
+}
+
+static struct hold_buffer *buffer_borrow(struct hold_pool *pool)
+{
+	struct hold_buffer *buffer = SLIST_FIRST(&pool->idle_buffers);
+
+	if (buffer != NULL) {
+		SLIST_REMOVE_HEAD(&pool->idle_buffers, link);
+		pool->buffers_idle--;
+	} else if (pool->buffers >= pool->buffers_max || (buffer = malloc(sizeof(*buffer))) == NULL) {
+		return NULL;
+	} else {
+		pool->buffers++;
+	}
+	buffer->start = HOLD_PREFIX;
+	report(pool);
+	return buffer;
+}
+
+static void buffer_return(struct hold_pool *pool, struct hold_buffer *buffer)
+{
+	if (pool->buffers_idle < KEEP_IDLE) {
+		SLIST_INSERT_HEAD(&pool->idle_buffers, buffer, link);
+		pool->buffers_idle++;
+	} else {
+		free(buffer);
+		pool->buffers--;
+	}
+	if (!TAILQ_EMPTY(&pool->waiters))
+		ev_feed_event(pool->loop, &pool->wake, EV_TIMER);
+	report(pool);
+}
+
+/* Gives back what an empty hold had borrowed. */
+static void settle(struct hold_pool *pool, struct hold *hold)
+{
+	if (!hold_empty(hold))
+		return;
+	if (hold->pipe != NULL)
+		pipe_return(pool, hold->pipe, true);
+	if (hold->buffer != NULL)
+		buffer_return(pool, hold->buffer);
+	hold->pipe = NULL;
+	hold->buffer = NULL;
+}
+
+/* As hold_fill(), and EINVAL means that this socket can't be spliced. */
+static ssize_t fill_pipe(struct hold_pool *pool, struct hold *hold, int fd, size_t max)
+{
+	ssize_t n;
+
+	/* The pipe is empty, so EAGAIN can only mean that the socket is. */
+	n = splice(fd, NULL, hold->pipe->in, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n > 0) {
+		hold->length = (uint32_t)n;
+		atomic_store_explicit(pool->counters.spliced,
+				      atomic_load_explicit(pool->counters.spliced, memory_order_relaxed) + (uint64_t)n,
+				      memory_order_relaxed);
+	}
+	return n;
+}
+
+static ssize_t fill_buffer(struct hold *hold, int fd, size_t max)
+{
+	/* Beyond HOLD_BUFFER there's room for the header that may follow a whole datagram. */
+	size_t room = HOLD_BUFFER + HOLD_PREFIX;
+	ssize_t n = recv(fd, hold->buffer->bytes + hold->buffer->start, max < room ? max : room, MSG_DONTWAIT);
+
+	if (n > 0)
+		hold->length = (uint32_t)n;
+	return n;
+}
+
+ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max, bool splice)
+{
+	ssize_t n;
+	int saved;
+
+	if (splice && (hold->pipe = pipe_borrow(pool)) != NULL) {
+		n = fill_pipe(pool, hold, fd, max);
+		saved = errno;
+		settle(pool, hold);
+		errno = saved;
+		if (n >= 0 || errno != EINVAL)
+			return n;
+	}
+	hold->buffer = buffer_borrow(pool);
+	if (hold->buffer == NULL) {
+		errno = ENOBUFS;
+		return -1;
+	}
+	n = fill_buffer(hold, fd, max);
+	saved = errno;
+	settle(pool, hold);
+	errno = saved;
+	return n;
+}
+
+void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX])
+{
+	if (hold->buffer != NULL) {
+		hold->buffer->start -= HOLD_PREFIX;
+		memcpy(hold->buffer->bytes + hold->buffer->start, prefix, HOLD_PREFIX);
+		hold->length += HOLD_PREFIX;
+	} else {
+		memcpy(hold->prefix, prefix, HOLD_PREFIX);
+		hold->prefix_left = HOLD_PREFIX;
+	}
+}
+
+void hold_cut(struct hold_pool *pool, struct hold *hold, uint8_t *tail, size_t n)
+{
+	hold->length -= (uint32_t)n;
+	memcpy(tail, hold->buffer->bytes + hold->buffer->start + hold->length, n);
+	settle(pool, hold);
+}
+
+static ssize_t drain_prefix(struct hold *hold, int fd)
+{
+	/* More is certain only if there's payload: MSG_MORE would hold a lone header back. */
+	int more = hold->length > 0 ? MSG_MORE : 0;
+	ssize_t n = send(fd, hold->prefix + HOLD_PREFIX - hold->prefix_left, hold->prefix_left,
+			 MSG_DONTWAIT | MSG_NOSIGNAL | more);
+
+	if (n > 0)
+		hold->prefix_left -= (uint8_t)n;
+	return n;
+}
+
+static ssize_t drain_bytes(struct hold *hold, int fd)
+{
+	ssize_t n;
+
+	if (hold->pipe != NULL)
+		n = splice(hold->pipe->out, NULL, fd, NULL, hold->length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	else
+		n = send(fd, hold->buffer->bytes + hold->buffer->start, hold->length, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n > 0) {
+		hold->length -= (uint32_t)n;
+		if (hold->buffer != NULL)
+			hold->buffer->start += (uint32_t)n;
+	}
+	return n;
+}
+
+int hold_drain(struct hold_pool *pool, struct hold *hold, int fd)
+{
+	ssize_t n;
+
+	while (!hold_empty(hold)) {
+		n = hold->prefix_left > 0 ? drain_prefix(hold, fd) : drain_bytes(hold, fd);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN ? 0 : -1;
+	}
+	settle(pool, hold);
+	return 1;
+}
+
+void hold_discard(struct hold_pool *pool, struct hold *hold)
+{
+	if (hold->pipe != NULL && hold->length > 0) {
+		pipe_return(pool, hold->pipe, false);
+		hold->pipe = NULL;
+	}
+	hold->length = 0;
+	hold->prefix_left = 0;
+	settle(pool, hold);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef NET_HOLD_H
+#define NET_HOLD_H
+
+#include <ev.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+/*
+ * A hold has the bytes that are on their way from one socket to another: in a kernel pipe (splice(2)), or in a buffer. It borrows
+ * the pipe or the buffer from its worker's pool when it's filled and gives it back when it's empty, so that what is idle costs nothing.
+ */
+#define HOLD_BUFFER 65536u /* most bytes that a fill by copying takes */
+#define HOLD_PREFIX 8u	   /* bytes that can be put in front: a datagram's header */
+
+struct hold {
+	struct hold_pipe *pipe;
+	struct hold_buffer *buffer;
+	uint32_t length; /* bytes in it, the prefix not counted */
+	uint8_t prefix_left;
+	uint8_t prefix[HOLD_PREFIX];
+};
+
+/* Where the pool reports what it has; see core/counters.h. */
+struct hold_counters {
+	_Atomic uint64_t *pipes, *pipes_busy, *buffers, *buffers_busy, *spliced;
+};
+
+struct hold_pool;
+
+/* max_pipes 0: never splice. Returns NULL with errno set. */
+struct hold_pool *hold_pool_new(struct ev_loop *loop, unsigned max_pipes, unsigned max_buffers,
+				const struct hold_counters *counters);
+/* All holds must be empty. */
+void hold_pool_free(struct hold_pool *pool);
+
+/* Asks to be called from the loop, once, when a buffer is to be had again: after hold_fill() failed with ENOBUFS. */
+struct hold_waiter {
+	void (*ready)(struct hold_waiter *waiter);
+	TAILQ_ENTRY(hold_waiter) link;
+	bool waiting;
+};
+void hold_wait(struct hold_pool *pool, struct hold_waiter *waiter);
+void hold_unwait(struct hold_pool *pool, struct hold_waiter *waiter);
+
+static inline bool hold_empty(const struct hold *hold)
+{
+	return hold->length == 0 && hold->prefix_left == 0;
+}
+
+/*
+ * Fills an empty hold with up to max bytes from the socket fd; splice: through a pipe, if there's one to be had. Returns the number of
+ * bytes, 0 at the end of the stream, -1 with errno: EAGAIN if the socket has none, ENOBUFS if the pool has run out, or the socket's error.
+ */
+ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max, bool splice);
+
+/* Puts a header in front of what a fill has brought (or of nothing, in an empty hold). */
+void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX]);
+
+/* Takes the last n bytes (n <= length) out again, into tail. Only for holds that were filled by copying. */
+void hold_cut(struct hold_pool *pool, struct hold *hold, uint8_t *tail, size_t n);
+
+/* True if the bytes are in a buffer, where hold_cut() reaches them. */
+static inline bool hold_copied(const struct hold *hold)
+{
+	return hold->buffer != NULL;
+}
+
+/*
+ * Writes what it can to the socket fd. Returns 1 when the hold is empty, 0 when the socket takes no more now, -1 with the socket's
+ * error in errno.
+ */
+int hold_drain(struct hold_pool *pool, struct hold *hold, int fd);
+
+/* Forgets the bytes. */
+void hold_discard(struct hold_pool *pool, struct hold *hold);
+
+#endif

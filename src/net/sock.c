@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "net/sock.h"
+
+#define LISTEN_BACKLOG 4096
+
+/* A dead peer is noticed after about a minute, and NAT bindings on the way stay alive. Seconds. */
+#define KEEPALIVE_IDLE 30
+#define KEEPALIVE_INTERVAL 10
+#define KEEPALIVE_PROBES 4
+
+/* First receive buffer of a stripe: it must hold what arrives in a few round trips while the stripe waits for its serial. */
+#define STRIPE_RECEIVE_BUFFER (1 << 20)
+
+static int set_int(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+static int tcp_socket(const union addr *a)
+{
+	return socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+}
+
+/* Closes fd without losing the errno that tells why. */
+static int fail(int fd)
+{
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+static int bind_listener(int fd, const union addr *a)
+{
+	if (set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
+		return -1;
+	if (a->sa.sa_family == AF_INET6 && set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) < 0)
+		return -1;
+	return bind(fd, &a->sa, addr_length(a));
+}
+
+int sock_claim(union addr *a)
+{
+	int fd = tcp_socket(a);
+	socklen_t length = sizeof(*a);
+
+	if (fd < 0)
+		return -1;
+	/* Only listen() finds out that another listener shares the port: SO_REUSEADDR lets bind() pass. */
+	if (bind_listener(fd, a) < 0 || listen(fd, 1) < 0 || getsockname(fd, &a->sa, &length) < 0)
+		return fail(fd);
+	return close(fd);
+}
+
+int sock_listen(const union addr *a, bool transparent)
+{
+	int fd = tcp_socket(a);
+
+	if (fd < 0)
+		return -1;
+	/* IP_TRANSPARENT sets one flag for both families (net/ipv4/ip_sockglue.c). */
+	if (transparent && set_int(fd, IPPROTO_IP, IP_TRANSPARENT, 1) < 0)
+		return fail(fd);
+	if (set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0 || bind_listener(fd, a) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+		return fail(fd);
+	return fd;
+}
+
+int sock_accept(int listener, union addr *peer)
+{
+	socklen_t length = sizeof(*peer);
+	int fd = accept4(listener, &peer->sa, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd >= 0)
+		addr_unmap(peer);
+	return fd;
+}
+
+int sock_connect(const union addr *a, const char *congestion)
+{
+	int fd = tcp_socket(a);
+
+	if (fd < 0)
+		return -1;
+	/* Before connecting: the window scale is fixed by the SYN. */
+	if (congestion != NULL)
+		sock_tune_stripe(fd, congestion);
+	else
+		sock_tune_local(fd);
+	if (connect(fd, &a->sa, addr_length(a)) < 0 && errno != EINPROGRESS)
+		return fail(fd);
+	return fd;
+}
+
+int sock_error(int fd)
+{
+	int error = 0;
+	socklen_t length = sizeof(error);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 ? errno : error;
+}
+
+int sock_local(int fd, union addr *a)
+{
+	socklen_t length = sizeof(*a);
+
+	if (getsockname(fd, &a->sa, &length) < 0)
+		return -1;
+	addr_unmap(a);
+	return 0;
+}
+
+int sock_peer(int fd, union addr *a)
+{
+	socklen_t length = sizeof(*a);
+
+	if (getpeername(fd, &a->sa, &length) < 0)
+		return -1;
+	addr_unmap(a);
+	return 0;
+}
+
+/* Options that make things better where they can be set; none is needed for the bytes to be right. */
+void sock_tune_local(int fd)
+{
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+}
+
+void sock_tune_stripe(int fd, const char *congestion)
+{
+	sock_tune_local(fd);
+	if (congestion[0] != '\0')
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, strlen(congestion));
+	/*
+	 * SO_RCVLOWAT grows the receive buffer without turning its autotuning off, as SO_RCVBUF would (tcp_set_rcvlowat() in
+	 * net/ipv4/tcp.c); then any byte shall wake us again.
+	 */
+	set_int(fd, SOL_SOCKET, SO_RCVLOWAT, STRIPE_RECEIVE_BUFFER);
+	set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+}
+
+void sock_set_unsent(int fd, uint32_t bytes)
+{
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
+void sock_abort(int fd)
+{
+	const struct linger linger = {.l_onoff = 1, .l_linger = 0};
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(fd);
+}
+
+bool sock_has_congestion(const char *name)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	int result;
+
+	if (fd < 0)
+		return false;
+	result = setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, strlen(name));
+	if (result < 0)
+		fail(fd);
+	else
+		close(fd);
+	return result == 0;
+}
+
+int sock_path(int fd, struct sock_path *path)
+{
+	struct tcp_info info;
+	socklen_t length = sizeof(info);
+	uint32_t gone, flying;
+
+	memset(&info, 0, sizeof(info));
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+		return -1;
+	/* tcp_packets_in_flight() in include/net/tcp.h */
+	gone = info.tcpi_sacked + info.tcpi_lost;
+	flying = info.tcpi_unacked + info.tcpi_retrans;
+	path->rtt = info.tcpi_rtt;
+	path->mss = info.tcpi_snd_mss;
+	path->window = info.tcpi_snd_cwnd * info.tcpi_snd_mss;
+	path->flying = flying > gone ? (flying - gone) * info.tcpi_snd_mss : 0;
+	path->unsent = info.tcpi_notsent_bytes;
+	path->pacing = info.tcpi_pacing_rate;
+	path->stalled = info.tcpi_backoff > 0;
+	return 0;
+}
+
+int sock_unacknowledged(int fd)
+{
+	int bytes;
+
+	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -1 : bytes;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "net/sock.h"
+#include "role/flow.h"
+
+/* Payload bytes after which a flow is worth all its stripes. */
+#define GROW_AT (64 * 1024)
+
+/* Looks at an unchanged flow after which it keeps one stripe only. */
+#define RESTING_LOOKS 2
+
+/* Lines of the log about a flow begin alike. */
+static void tell(const struct flow *flow, const char *what, const char *more)
+{
+	char client[ADDR_TEXT], destination[ADDR_TEXT];
+
+	log_warnx("flow %u: client %s -> %s: %s%s", flow->id, addr_format(&flow->client, client),
+		  addr_format(&flow->destination, destination), what, more);
+}
+
+static void tell_quietly(const struct flow *flow, const char *what, const char *more)
+{
+	char client[ADDR_TEXT], destination[ADDR_TEXT];
+
+	if (log_debugging())
+		log_debug("flow %u: client %s -> %s: %s%s", flow->id, addr_format(&flow->client, client),
+			  addr_format(&flow->destination, destination), what, more);
+}
+
+static void flow_free(struct flow *flow)
+{
+	struct proxy *proxy = flow->proxy;
+
+	conntrack_cancel(&flow->query);
+	if (proxy->supply != NULL)
+		supply_withdraw(proxy->supply, &flow->wish);
+	flow_cancel_dials(flow);
+	if (flow->fd >= 0)
+		sock_abort(flow->fd);
+	TAILQ_REMOVE(&proxy->flows, flow, link);
+	proxy->flow_count--;
+	engine_bury(proxy->engine, &flow->grave);
+	proxy_check_drained(proxy);
+}
+
+/* The group, where there is one, frees the flow by calling on_ended(). */
+void flow_abort(struct flow *flow)
+{
+	if (flow->group != NULL)
+		group_end(flow->group, GROUP_ABORT, REASON_SHUTDOWN);
+	else
+		flow_free(flow);
+}
+
+void flow_fail(struct flow *flow, const char *why)
+{
+	tell(flow, "reset: no way to the relay: ", why);
+	group_end(flow->group, GROUP_REFUSE, REASON_UNREACHABLE);
+}
+
+static void on_ended(struct group *group, enum reason reason)
+{
+	struct flow *flow = group->owner;
+
+	tell_quietly(flow, "ended: ", reason == REASON_NONE ? "finished" : reason_text(reason));
+	flow_free(flow);
+}
+
+static void on_grow(struct group *group)
+{
+	struct flow *flow = group->owner;
+	const unsigned most = flow->proxy->settings->stripes;
+	unsigned has = group->stripe_count + flow->wish.missing;
+
+	if (flow->proxy->supply != NULL && has < most)
+		supply_ask(flow->proxy->supply, &flow->wish, most - has);
+}
+
+static const struct group_ops group_ops = {.ended = on_ended, .grow = on_grow};
+
+/* The first stripe opens the group; the others join it at the same moment. */
+static void on_take(struct supply_wish *wish, struct stripe *stripe)
+{
+	struct flow *flow = (struct flow *)((char *)wish - offsetof(struct flow, wish));
+	struct control control;
+
+	if (!flow->opened) {
+		flow->opened = true;
+		control.type = CONTROL_OPEN;
+		memcpy(control.open.token, flow->token, TOKEN_SIZE);
+		control.open.destination = flow->destination;
+		control.open.client = flow->client;
+	} else {
+		control.type = CONTROL_JOIN;
+		memcpy(control.join.token, flow->token, TOKEN_SIZE);
+	}
+	group_add(flow->group, stripe, &control);
+}
+
+static void on_no_stripe(struct supply_wish *wish, const char *why)
+{
+	flow_fail((struct flow *)((char *)wish - offsetof(struct flow, wish)), why);
+}
+
+static void refused(struct flow *flow, enum reason reason)
+{
+	tell(flow, "refused: ", reason_text(reason));
+	group_end(flow->group, GROUP_REFUSE, reason);
+}
+
+static bool on_control(struct stripe *stripe, const struct control *control)
+{
+	struct group *group = stripe->group;
+	struct flow *flow = group->owner;
+
+	switch (control->type) {
+	case CONTROL_NUMBER:
+		if (control->number.number != 0 && (group->number == 0 || group->number == control->number.number))
+			group->number = control->number.number;
+		else if (control->number.number != 0)
+			return false;
+		else
+			refused(flow, control->number.reason);
+		return true;
+	case CONTROL_CONNECTED:
+		return true;
+	case CONTROL_FAILED:
+		refused(flow, control->reason);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void on_idle(struct stripe *stripe)
+{
+	struct proxy *proxy = stripe->owner;
+
+	supply_put(proxy->supply, stripe);
+	proxy_check_drained(proxy);
+}
+
+static void on_closed(struct stripe *stripe, const char *why)
+{
+	struct proxy *proxy = stripe->owner;
+
+	(void)why;
+	supply_forget(proxy->supply, stripe);
+	proxy_check_drained(proxy);
+}
+
+const struct stripe_ops flow_stripe_ops = {.control = on_control, .idle = on_idle, .closed = on_closed};
+
+void flow_look(struct flow *flow)
+{
+	struct group *group = flow->group;
+	struct stripe *stripe, *next;
+	unsigned excess;
+
+	if (group == NULL || flow->proxy->supply == NULL)
+		return;
+	if (group->moved != flow->seen) {
+		flow->seen = group->moved;
+		flow->resting = 0;
+		return;
+	}
+	if (++flow->resting != RESTING_LOOKS)
+		return;
+	excess = group->stripe_count > 0 ? group->stripe_count - 1 : 0;
+	for (stripe = TAILQ_FIRST(&group->stripes); stripe != NULL && excess > 0; stripe = next, excess--) {
+		next = TAILQ_NEXT(stripe, group_link);
+		if (stripe->in.parked || !hold_empty(&stripe->out.datagram))
+			return;
+		stripe_detach(stripe);
+		if (group->ended)
+			return;
+	}
+	group->grow_at = group->moved + GROW_AT;
+}
+
+/* How many stripes a new flow is given at once: idle ones cost nothing, but others may come for them. */
+static unsigned first_share(const struct flow *flow)
+{
+	unsigned most = flow->proxy->settings->stripes;
+	unsigned share = supply_ready(flow->proxy->supply) / 2;
+
+	if (flow->proxy->settings->pool_max == 0)
+		return most;
+	return share < 1 ? 1 : share < most ? share : most;
+}
+
+static void open_group(struct flow *flow)
+{
+	struct proxy *proxy = flow->proxy;
+	struct group *group = group_new(proxy->engine, proxy->settings->base_protocol, &group_ops, flow);
+	int fd = flow->fd;
+
+	if (group == NULL) {
+		log_warn("opening a flow");
+		flow_free(flow);
+		return;
+	}
+	tell_quietly(flow, "opened", "");
+	counter_add(&proxy->engine->counters.flows_total, 1);
+	flow->group = group;
+	flow->fd = -1;
+	group->grow_at = GROW_AT;
+	if (proxy->settings->base_protocol)
+		group->joining = proxy->settings->stripes;
+	group_set_local(group, fd);
+	if (group->ended)
+		return;
+	if (proxy->settings->base_protocol) {
+		flow_dial_base(flow);
+		return;
+	}
+	randombytes_buf(flow->token, sizeof(flow->token));
+	supply_ask(proxy->supply, &flow->wish, first_share(flow));
+}
+
+static void no_destination(struct flow *flow, const char *why)
+{
+	counter_add(&flow->proxy->engine->counters.flows_unknown_destination, 1);
+	tell(flow, "reset: ", why);
+	flow_free(flow);
+}
+
+/* To connect to ourselves would go on until descriptors run out. */
+static bool is_our_listener(const struct flow *flow, const union addr *a)
+{
+	return addr_port(a) == addr_port(&flow->proxy->settings->listen) && addr_is_local(a);
+}
+
+static void on_conntrack(void *arg, int error, const struct conntrack_answer *answer)
+{
+	struct flow *flow = arg;
+	struct counters *counters = &flow->proxy->engine->counters;
+	const union addr local = flow->destination;
+
+	if (error == ENOENT)
+		counter_add(&counters->conntrack_missing, 1);
+	else if (error != 0)
+		counter_add(&counters->conntrack_failed, 1);
+	if (error != 0 && flow->proxy->settings->capture == CAPTURE_REDIRECT) {
+		no_destination(flow, "conntrack does not know where it was going");
+		return;
+	}
+	/* A transparent socket's own address is the destination, unless conntrack knows better (a DNAT before us). */
+	if (error == 0) {
+		flow->destination = answer->destination;
+		if (!addr_equal(&local, &flow->destination))
+			tell_quietly(flow, "was rewritten before it came here", "");
+	}
+	if (is_our_listener(flow, &flow->destination))
+		no_destination(flow, "it was made to our own port");
+	else
+		open_group(flow);
+}
+
+void flow_start(struct proxy *proxy, int fd, const union addr *client)
+{
+	struct flow *flow = calloc(1, sizeof(*flow));
+
+	if (flow == NULL || sock_local(fd, &flow->destination) < 0) {
+		log_warn("accepting a flow");
+		sock_abort(fd);
+		free(flow);
+		return;
+	}
+	sock_tune_local(fd);
+	flow->proxy = proxy;
+	flow->id = ++proxy->next_id;
+	flow->client = *client;
+	flow->fd = fd;
+	flow->wish.take = on_take;
+	flow->wish.failed = on_no_stripe;
+	LIST_INIT(&flow->dials);
+	TAILQ_INSERT_TAIL(&proxy->flows, flow, link);
+	proxy->flow_count++;
+	if (conntrack_ask(proxy->conntrack, &flow->query, &flow->destination, client, on_conntrack, flow) < 0)
+		on_conntrack(flow, errno, NULL);
+}

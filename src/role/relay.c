@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: ISC */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "net/sock.h"
+#include "role/acceptor.h"
+#include "role/greet.h"
+#include "role/service.h"
+
+/* Seconds between sweeps for stripes that have waited too long. */
+#define SWEEP_INTERVAL 1.
+
+/* A connection that has not greeted yet. */
+struct arrival {
+	struct relay *relay;
+	struct greet *greet;
+	struct peer *peer;
+	union addr address;
+	LIST_ENTRY(arrival) link;
+};
+
+struct relay_front {
+	struct acceptor acceptor;
+	struct relay *relay;
+	LIST_HEAD(, arrival) arrivals;
+	ev_timer sweep;
+	ev_prepare send_leaving;
+	relay_drained *drained;
+	void *drained_arg;
+};
+
+static void hand_over_base(struct relay *relay, int fd, uint32_t number)
+{
+	struct handover *handover = calloc(1, sizeof(*handover));
+
+	if (handover == NULL) {
+		sock_abort(fd);
+		return;
+	}
+	handover->fd = fd;
+	handover->number = number;
+	team_send(relay->team, team_owner(relay->team, number), handover);
+}
+
+static void on_greeted(void *arg, struct greet *greet, int fd, const struct greet_result *result, const char *why)
+{
+	struct arrival *arrival = arg;
+	struct relay *relay = arrival->relay;
+	union addr address = arrival->address;
+	char text[ADDR_TEXT];
+
+	(void)greet;
+	LIST_REMOVE(arrival, link);
+	peer_leave(relay, arrival->peer);
+	free(arrival);
+	if (result == NULL) {
+		counter_add(&relay->engine->counters.greetings_refused, 1);
+		log_warnx("stripe from %s refused: %s", addr_format(&address, text), why);
+	} else if (!result->base) {
+		guest_new(relay, fd, &address, result->key_id);
+	} else if (result->number != 0 && team_owner(relay->team, result->number) != relay->index) {
+		hand_over_base(relay, fd, result->number);
+	} else {
+		service_take_base(relay, fd, result->number);
+	}
+}
+
+static bool begin_greeting(struct relay *relay, int fd, const union addr *address)
+{
+	const struct relay_settings *settings = relay->settings;
+	struct arrival *arrival;
+
+	if (relay->stripe_count >= settings->max_stripes)
+		return false;
+	arrival = calloc(1, sizeof(*arrival));
+	if (arrival == NULL)
+		return false;
+	if (!peer_enter(relay, address, &arrival->peer, true)) {
+		free(arrival);
+		return false;
+	}
+	arrival->relay = relay;
+	arrival->address = *address;
+	arrival->greet = greet_start(relay->engine->loop, fd, &settings->keys, settings->allow_base,
+				     settings->greeting_timeout, on_greeted, arrival);
+	if (arrival->greet == NULL) {
+		peer_leave(relay, arrival->peer);
+		free(arrival);
+		return false;
+	}
+	LIST_INSERT_HEAD(&relay->front->arrivals, arrival, link);
+	return true;
+}
+
+static void on_accepted(struct acceptor *acceptor, int fd, const union addr *peer)
+{
+	struct relay_front *front = (struct relay_front *)((char *)acceptor - offsetof(struct relay_front, acceptor));
+	struct relay *relay = front->relay;
+
+	sock_tune_stripe(fd, relay->engine->settings.congestion);
+	if (begin_greeting(relay, fd, peer))
+		return;
+	counter_add(&relay->engine->counters.greetings_refused, 1);
+	sock_abort(fd);
+}
+
+static void on_handover(void *arg, struct handover *handover)
+{
+	struct relay *relay = arg;
+
+	if (handover->stripe != NULL)
+		guest_arrives(relay, handover);
+	else
+		service_take_base(relay, handover->fd, handover->number);
+	free(handover);
+}
+
+static void on_sweep(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	guest_sweep(timer->data);
+}
+
+static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
+{
+	(void)loop;
+	(void)revents;
+	guest_send_leaving(prepare->data);
+}
+
+static void start_watchers(struct relay *relay)
+{
+	struct relay_front *front = relay->front;
+
+	ev_timer_init(&front->sweep, on_sweep, SWEEP_INTERVAL, SWEEP_INTERVAL);
+	ev_prepare_init(&front->send_leaving, on_prepare);
+	front->sweep.data = front->send_leaving.data = relay;
+	ev_timer_start(relay->engine->loop, &front->sweep);
+	ev_prepare_start(relay->engine->loop, &front->send_leaving);
+	team_join(relay->team, relay->index, relay->engine->loop, on_handover, relay);
+}
+
+struct relay *relay_new(struct engine *engine, const struct relay_settings *settings, struct relay_team *team,
+			unsigned index)
+{
+	struct relay *relay = calloc(1, sizeof(*relay));
+	struct relay_front *front = calloc(1, sizeof(*front));
+	char text[ADDR_TEXT];
+
+	if (relay == NULL || front == NULL ||
+	    acceptor_open(&front->acceptor, engine->loop, &engine->counters, &settings->listen, false) < 0) {
+		log_warn("listening on %s", addr_format(&settings->listen, text));
+		free(relay);
+		free(front);
+		return NULL;
+	}
+	front->acceptor.accepted = on_accepted;
+	front->relay = relay;
+	LIST_INIT(&front->arrivals);
+	relay->engine = engine;
+	relay->settings = settings;
+	relay->team = team;
+	relay->index = index;
+	relay->front = front;
+	relay->next_number = index == 0 ? team_size(team) : index;
+	TAILQ_INIT(&relay->idle);
+	TAILQ_INIT(&relay->held);
+	TAILQ_INIT(&relay->services);
+	STAILQ_INIT(&relay->leaving);
+	start_watchers(relay);
+	return relay;
+}
+
+void relay_check_drained(struct relay *relay)
+{
+	struct relay_front *front = relay->front;
+	relay_drained *drained = front->drained;
+
+	if (drained == NULL || relay->service_count > 0 || relay->engine->leaving > 0)
+		return;
+	front->drained = NULL;
+	drained(front->drained_arg);
+}
+
+static void close_unused(struct relay *relay)
+{
+	struct arrival *arrival;
+	struct stripe *stripe;
+
+	while ((arrival = LIST_FIRST(&relay->front->arrivals)) != NULL) {
+		LIST_REMOVE(arrival, link);
+		peer_leave(relay, arrival->peer);
+		greet_cancel(arrival->greet);
+		free(arrival);
+	}
+	while ((stripe = TAILQ_FIRST(&relay->idle)) != NULL)
+		stripe_close(stripe, true, "the relay is being stopped");
+}
+
+void relay_drain(struct relay *relay, relay_drained *done, void *arg)
+{
+	relay->draining = true;
+	acceptor_close(&relay->front->acceptor);
+	close_unused(relay);
+	relay->front->drained = done;
+	relay->front->drained_arg = arg;
+	relay_check_drained(relay);
+}
+
+void relay_abort(struct relay *relay)
+{
+	struct service *service;
+
+	relay->draining = true;
+	acceptor_close(&relay->front->acceptor);
+	close_unused(relay);
+	while ((service = TAILQ_FIRST(&relay->services)) != NULL)
+		service_abort(service);
+	stripe_close_all(relay->engine);
+}
+
+void relay_free(struct relay *relay)
+{
+	relay_abort(relay);
+	guest_send_leaving(relay);
+	team_leave(relay->team, relay->index);
+	ev_timer_stop(relay->engine->loop, &relay->front->sweep);
+	ev_prepare_stop(relay->engine->loop, &relay->front->send_leaving);
+	free(relay->front);
+	free(relay);
+}
