@@ -165,6 +165,7 @@ class Net:
         for ns in (self.client, self.router, self.server):
             self.ip("netns", "add", ns)
             self.ip("-n", ns, "link", "set", "lo", "up")
+            self.run("sysctl -qw net.ipv6.conf.default.accept_dad=0", ns=ns)
         for side, host, n in (("lan", self.client, 1), ("wan", self.server, 2)):
             self.ip("-n", self.router, "link", "add", side, "type", "veth", "peer", "name", "eth0",
                     "netns", host)
@@ -239,11 +240,13 @@ def net():
     if os.geteuid() != 0:
         pytest.fail("needs root: network namespaces")
     n = Net()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         n.build()
         yield n
     finally:
         n.destroy()
+        signal.signal(signal.SIGTERM, before)
 
 
 OTHERS = """*raw
