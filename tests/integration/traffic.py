@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: ISC
+"""What clients and servers do in the tests: send, receive, and look at how a connection ended."""
+
+import concurrent.futures
+import functools
+import hashlib
+import random
+import select
+import socket
+import struct
+import time
+
+MIB = 1 << 20
+CHUNK = 256 * 1024
+LARGEST = 64 * MIB
+
+
+@functools.lru_cache(None)
+def _noise():
+    return random.Random(1).randbytes(LARGEST + 4096)
+
+
+def noise(size, which=0):
+    """Bytes without any pattern; those of another number differ at every place."""
+    start = which * 251 % 4096
+    return _noise()[start:start + size]
+
+
+def check_same(got, sent, where=''):
+    """Compares by hash, and says where the first difference is."""
+    if hashlib.sha256(got).digest() == hashlib.sha256(sent).digest():
+        return
+    common = min(len(got), len(sent))
+    at = next((i for i in range(0, common, 4096) if got[i:i + 4096] != sent[i:i + 4096]), common)
+    at = next((i for i in range(at, min(at + 4096, common)) if got[i] != sent[i]), common)
+    raise AssertionError(f'{where}: {len(got)} bytes came of {len(sent)}, the first wrong at {at}')
+
+
+def send_all(sock, data, then_shut=True):
+    sock.sendall(data)
+    if then_shut:
+        sock.shutdown(socket.SHUT_WR)
+
+
+def receive_all(sock):
+    """All up to the clean end; a reset is an exception."""
+    data = bytearray()
+    while piece := sock.recv(CHUNK):
+        data += piece
+    return data
+
+
+def receive_exactly(sock, size):
+    data = bytearray()
+    while len(data) < size:
+        piece = sock.recv(min(size - len(data), CHUNK))
+        if not piece:
+            raise AssertionError(f'it ended after {len(data)} bytes of {size}')
+        data += piece
+    return data
+
+
+def together(*calls):
+    """Runs calls at the same time, each (function, argument, ...); returns what they return."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        running = [pool.submit(*call) for call in calls]
+        return [each.result() for each in running]
+
+
+def exchange(client, server, up, down):
+    """Sends both ways at once up to the end of each direction, and checks what arrived."""
+    _, _, got_up, got_down = together((send_all, client, up), (send_all, server, down),
+                                      (receive_all, server), (receive_all, client))
+    check_same(got_up, up, 'client to server')
+    check_same(got_down, down, 'server to client')
+
+
+def ping(a, b, data=b'ping'):
+    """One message each way."""
+    a.sendall(data)
+    check_same(receive_exactly(b, len(data)), data, 'there')
+    b.sendall(data[::-1])
+    check_same(receive_exactly(a, len(data)), data[::-1], 'back')
+
+
+def close_with_reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    sock.close()
+
+
+def expect_reset(sock, seconds):
+    """The connection is reset within the time, and never ends cleanly. Returns what came before."""
+    deadline = time.monotonic() + seconds
+    data = bytearray()
+    while True:
+        sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            piece = sock.recv(CHUNK)
+        except ConnectionResetError:
+            return data
+        except TimeoutError:
+            raise AssertionError(f'no reset within {seconds} s, after {len(data)} bytes') from None
+        if not piece:
+            raise AssertionError(f'a clean end after {len(data)} bytes, where a reset was due')
+        data += piece
+
+
+def expect_error_unread(sock, seconds):
+    """As expect_reset(), for who doesn't read: the kernel tells by POLLERR."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    assert poll.poll(seconds * 1000), f'no reset within {seconds} s'
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    assert error, 'the connection hung up without an error'
+
+
+def send_until_stuck(sock, data, quiet=1.0):
+    """Sends until nothing moves for `quiet` seconds; returns how much was sent."""
+    sock.setblocking(False)
+    view = memoryview(data)
+    sent = 0
+    while sent < len(data) and select.select([], [sock], [], quiet)[1]:
+        try:
+            sent += sock.send(view[sent:sent + CHUNK])
+        except BlockingIOError:
+            continue
+    return sent
