@@ -16,6 +16,7 @@ src_libroro_a_SOURCES = \
 	src/net/notify.c src/net/notify.h \
 	src/net/privileges.c src/net/privileges.h \
 	src/net/hangup.c src/net/hangup.h \
+	src/net/heartbeat.c src/net/heartbeat.h \
 	src/net/hold.c src/net/hold.h \
 	src/net/sock.c src/net/sock.h \
 	src/core/choose.c src/core/choose.h \

@@ -27,7 +27,18 @@ static void close_role(void *role)
 	proxy_free(role);
 }
 
-static const struct role_ops ops = { open_role, drain_role, abort_role, close_role };
+static bool role_able(const void *role)
+{
+	return proxy_able(role);
+}
+
+static const struct role_ops ops = {
+	.open = open_role,
+	.drain = drain_role,
+	.abort = abort_role,
+	.close = close_role,
+	.able = role_able,
+};
 
 int cmd_proxy(int argc, char **argv)
 {

@@ -30,7 +30,12 @@ static void close_role(void *role)
 	relay_free(role);
 }
 
-static const struct role_ops ops = { open_role, drain_role, abort_role, close_role };
+static const struct role_ops ops = {
+	.open = open_role,
+	.drain = drain_role,
+	.abort = abort_role,
+	.close = close_role,
+};
 
 int cmd_relay(int argc, char **argv)
 {

@@ -13,6 +13,7 @@
 #include "app/control.h"
 #include "app/report.h"
 #include "base/log.h"
+#include "net/heartbeat.h"
 #include "net/notify.h"
 #include "net/privileges.h"
 #include "net/sock.h"
@@ -22,6 +23,9 @@
 
 /* No kernel allows more than this without sysctl fs.nr_open. */
 #define DESCRIPTORS_MAX (1UL << 20)
+
+/* Seconds; the rules hold for 3 by default. */
+#define BEAT_INTERVAL 1.
 
 /* Whoever runs with less room for flows than this should know. */
 #define FLOWS_FEW 1000
@@ -37,6 +41,8 @@ struct daemon {
 	ev_async wake; /* a worker is drained */
 	ev_signal terminate, interrupt;
 	ev_timer grace;
+	ev_timer beat;
+	bool beat_failed; /* and it was said */
 	struct control_socket *control;
 };
 
@@ -218,12 +224,41 @@ static void on_signal(struct ev_loop *loop, ev_signal *signal, int events)
 		return;
 	}
 	d->stopping = true;
+	if (ev_is_active(&d->beat)) {
+		ev_timer_stop(loop, &d->beat);
+		heartbeat_stop();
+	}
 	log_info("stopping: flows may go on for %g seconds", grace);
 	notify_state("STOPPING=1");
 	for (unsigned i = 0; i < d->running; i++)
 		worker_drain(&d->workers[i]);
 	ev_timer_set(&d->grace, grace, 0.);
 	ev_timer_start(loop, &d->grace);
+}
+
+/*
+ * The firewall sends flows to us as long as all workers can take them: one that hangs, or a relay that doesn't answer, must not cut the LAN off.
+ */
+static void on_beat(struct ev_loop *loop, ev_timer *timer, int events)
+{
+	struct daemon *d = timer->data;
+	const char *path;
+
+	(void)loop;
+	(void)events;
+	for (unsigned i = 0; i < d->running; i++) {
+		if (!d->workers[i].ops->able(d->workers[i].role))
+			return;
+	}
+	if (heartbeat_beat(&path) == 0) {
+		d->beat_failed = false;
+		return;
+	}
+	if (!d->beat_failed)
+		log_warn("%s cannot be written, so the firewall takes no flows (ro-ro-tcp-firewall up --user "
+			 "must name the user that the proxy runs as)",
+			 path);
+	d->beat_failed = true;
 }
 
 static void on_grace_over(struct ev_loop *loop, ev_timer *timer, int events)
@@ -252,7 +287,8 @@ static void start_watchers(struct daemon *d)
 	ev_signal_init(&d->terminate, on_signal, SIGTERM);
 	ev_signal_init(&d->interrupt, on_signal, SIGINT);
 	ev_timer_init(&d->grace, on_grace_over, 0., 0.);
-	d->wake.data = d->terminate.data = d->interrupt.data = d->grace.data = d;
+	ev_timer_init(&d->beat, on_beat, 0., BEAT_INTERVAL);
+	d->wake.data = d->beat.data = d->terminate.data = d->interrupt.data = d->grace.data = d;
 	ev_async_start(d->loop, &d->wake);
 	ev_signal_start(d->loop, &d->terminate);
 	ev_signal_start(d->loop, &d->interrupt);
@@ -264,6 +300,7 @@ static void stop_watchers(struct daemon *d)
 	ev_signal_stop(d->loop, &d->terminate);
 	ev_signal_stop(d->loop, &d->interrupt);
 	ev_timer_stop(d->loop, &d->grace);
+	ev_timer_stop(d->loop, &d->beat);
 }
 
 /* Which congestion control it is and why, since it decides how fast a lossy path is. */
@@ -332,6 +369,8 @@ int daemon_run(struct config *c, const struct role_ops *ops, void *context, cons
 	start_watchers(&d);
 	if (open_all(&d, ops, context) == 0 && start_workers(&d) == 0) {
 		log_ready(&d, detail);
+		if (ops->able != NULL)
+			ev_timer_start(d.loop, &d.beat);
 		ev_run(d.loop, 0);
 		code = EXIT_GOOD;
 	}

@@ -19,6 +19,8 @@ struct role_ops {
 	void (*drain)(void *role, void (*done)(void *arg), void *arg);
 	void (*abort)(void *role);
 	void (*close)(void *role);
+	/* True while it can take new flows; asked from another thread. NULL: nobody wants to know. */
+	bool (*able)(const void *role);
 };
 
 /*

@@ -137,8 +137,9 @@ static int parse_host(union addr *a, const char *text)
 }
 
 /*
- * Takes "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT" apart; without brackets, two colons make it an IPv6 address that has
- * no port. *port is -1 where the text names none. Returns 0, or -1 if it's none of these.
+ * Takes "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT" apart; without brackets, two colons make it
+ * an IPv6 address that has no port. *port is -1 where the text names none. Returns 0, or -1 if it's
+ * none of these.
  */
 static int split(char host[HOST_TEXT], int *port, const char *text)
 {
@@ -205,9 +206,11 @@ int addr_resolve(union addr *a, const char *text, uint16_t default_port, const c
 	if (port == 0)
 		return -1;
 	if (parse_host(&parsed, host) < 0) {
-		/* getaddrinfo() takes "10.1" for 10.0.0.1 and "1" for 0.0.0.1: typing errors more likely than not. */
+		/* getaddrinfo() takes "10.1" for 10.0.0.1 and "1" for 0.0.0.1: typing errors more
+		 * likely than not. */
 		*why = "it is not an address";
-		if (strchr(host, ':') || strchr(host, '%') || strspn(host, "0123456789.") == strlen(host))
+		if (strchr(host, ':') || strchr(host, '%') ||
+		    strspn(host, "0123456789.") == strlen(host))
 			return -1;
 		error = getaddrinfo(host, NULL, &hints, &found);
 		*why = gai_strerror(error);
@@ -224,8 +227,8 @@ int addr_resolve(union addr *a, const char *text, uint16_t default_port, const c
 }
 
 /*
- * The IPv4 address of a, in host order, also if it wears IPv6 clothes: a question about an address must get the same answer
- * however it was written. False if a is another IPv6 address.
+ * The IPv4 address of a, in host order, also if it wears IPv6 clothes: a question about an address
+ * must get the same answer however it was written. False if a is another IPv6 address.
  */
 static bool ipv4_of(const union addr *a, uint32_t *v4)
 {

@@ -16,7 +16,8 @@ struct route_request {
 	uint8_t address[sizeof(struct in6_addr)];
 };
 
-/* Asks for the route to a (rtnetlink(7), RTM_GETROUTE). Returns its RTN_ type, RTN_UNREACHABLE if none, or -1. */
+/* Asks for the route to a (rtnetlink(7), RTM_GETROUTE). Returns its RTN_ type, RTN_UNREACHABLE if
+ * none, or -1. */
 static int route_type(int fd, const union addr *a)
 {
 	const bool v4 = a->sa.sa_family == AF_INET;
@@ -40,9 +41,11 @@ static int route_type(int fd, const union addr *a)
 	n = recv(fd, &reply, sizeof(reply), MSG_DONTWAIT);
 	if (n < 0 || !NLMSG_OK(&reply.header, (size_t)n))
 		return -1;
+	/* No route, so there will be no connection either. */
 	if (reply.header.nlmsg_type == NLMSG_ERROR)
 		return RTN_UNREACHABLE;
-	if (reply.header.nlmsg_type != RTM_NEWROUTE || (size_t)n < NLMSG_LENGTH(sizeof(struct rtmsg)))
+	if (reply.header.nlmsg_type != RTM_NEWROUTE ||
+	    (size_t)n < NLMSG_LENGTH(sizeof(struct rtmsg)))
 		return -1;
 	return ((struct rtmsg *)NLMSG_DATA(&reply.header))->rtm_type;
 }

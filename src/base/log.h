@@ -5,12 +5,14 @@
 #include <stdbool.h>
 
 /*
- * One line a message on standard error, with a syslog priority prefix ("<4>") when standard error is the journal
- * (JOURNAL_STREAM names its device and inode, see systemd.exec(5)). Safe to call from any thread; lines never mix.
+ * One line a message on standard error, with a syslog priority prefix ("<4>") when standard error
+ * is the journal (JOURNAL_STREAM names its device and inode, see systemd.exec(5)). Safe to call
+ * from any thread; lines never mix.
  */
 enum log_level { LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* Sets once, before threads start, what is written: messages up to this level. Default LOG_LEVEL_INFO. */
+/* Sets once, before threads start, what is written: messages up to this level. Default
+ * LOG_LEVEL_INFO. */
 void log_init(enum log_level level);
 
 /* True if a debug message would be written: spares the work of making one. */

@@ -218,6 +218,26 @@ static void take_message(struct conntrack *ct, const struct nlmsghdr *header)
 	}
 }
 
+/*
+ * Goes through the messages of a datagram. Not with mnl_nlmsg_ok(), which takes a length from 2^31
+ * up for a negative one and lets it pass.
+ */
+static void take_datagram(struct conntrack *ct, const char *datagram, size_t left)
+{
+	while (left >= sizeof(struct nlmsghdr)) {
+		const struct nlmsghdr *header = (const struct nlmsghdr *)datagram;
+		size_t whole = header->nlmsg_len;
+
+		if (whole < sizeof(*header) || whole > left)
+			return;
+		take_message(ct, header);
+		if (MNL_ALIGN(whole) >= left)
+			return;
+		datagram += MNL_ALIGN(whole);
+		left -= MNL_ALIGN(whole);
+	}
+}
+
 /* Reads one datagram. Returns 0, or -1 with errno set. */
 static int read_datagram(struct conntrack *ct)
 {
@@ -227,9 +247,7 @@ static int read_datagram(struct conntrack *ct)
 	struct msghdr msg = {
 		.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1
 	};
-	const struct nlmsghdr *header = (const struct nlmsghdr *)buffer;
 	ssize_t got = recvmsg(ct->fd, &msg, MSG_DONTWAIT);
-	int left = (int)got;
 
 	if (got < 0)
 		return -1;
@@ -242,8 +260,7 @@ static int read_datagram(struct conntrack *ct)
 		errno = ECONNRESET;
 		return -1;
 	}
-	for (; mnl_nlmsg_ok(header, left); header = mnl_nlmsg_next(header, &left))
-		take_message(ct, header);
+	take_datagram(ct, buffer, (size_t)got);
 	return 0;
 }
 
@@ -310,7 +327,7 @@ static int probe(const struct conntrack *ct)
 	got = recv(ct->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
 	if (got < 0)
 		return -1;
-	if (!mnl_nlmsg_ok(header, (int)got) || header->nlmsg_type != NLMSG_ERROR ||
+	if ((size_t)got < sizeof(*header) + sizeof(*e) || header->nlmsg_type != NLMSG_ERROR ||
 	    mnl_nlmsg_get_payload_len(header) < sizeof(e->error)) {
 		errno = EPROTO;
 		return -1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
-#include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "net/sock.h"
@@ -12,10 +12,14 @@
 /* Seconds between looks at flows that may be at rest. */
 #define LOOK_INTERVAL 1.
 
+/* A worker whose loop hasn't come round for this long hangs. */
+#define ABLE_MS 3000
+
 struct proxy_front {
 	struct acceptor acceptor;
 	struct proxy *proxy;
 	ev_timer look;
+	_Atomic int64_t able_at; /* milliseconds of the monotonic clock; 0: not */
 	proxy_drained *drained;
 	void *drained_arg;
 };
@@ -33,6 +37,29 @@ static void on_accepted(struct acceptor *acceptor, int fd, const union addr *cli
 	sock_abort(fd);
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+bool proxy_able(const struct proxy *proxy)
+{
+	int64_t at = atomic_load(&proxy->front->able_at);
+
+	return at != 0 && now_ms() - at < ABLE_MS;
+}
+
+/* The base protocol keeps no stripes that would tell whether the relay answers. */
+static void note_able(struct proxy *proxy)
+{
+	bool able = proxy->supply == NULL || supply_hopeful(proxy->supply);
+
+	atomic_store(&proxy->front->able_at, able ? now_ms() : 0);
+}
+
 static void on_look(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct proxy *proxy = timer->data;
@@ -40,6 +67,7 @@ static void on_look(struct ev_loop *loop, ev_timer *timer, int revents)
 
 	(void)loop;
 	(void)revents;
+	note_able(proxy);
 	for (flow = TAILQ_FIRST(&proxy->flows); flow != NULL; flow = next) {
 		next = TAILQ_NEXT(flow, link);
 		flow_look(flow);
@@ -107,7 +135,7 @@ struct proxy *proxy_new(struct engine *engine, const struct proxy_settings *sett
 	front->acceptor.fd = -1;
 	front->acceptor.accepted = on_accepted;
 	TAILQ_INIT(&proxy->flows);
-	ev_timer_init(&front->look, on_look, LOOK_INTERVAL, LOOK_INTERVAL);
+	ev_timer_init(&front->look, on_look, 0., LOOK_INTERVAL);
 	front->look.data = proxy;
 	if (!open_conntrack(proxy) || !open_supply(proxy) || !open_listener(proxy)) {
 		proxy_free(proxy);

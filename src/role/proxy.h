@@ -35,6 +35,11 @@ typedef void proxy_drained(void *arg);
 /* Makes the listener, so that errors show at start. Returns NULL after having logged why. */
 struct proxy *proxy_new(struct engine *engine, const struct proxy_settings *settings);
 
+/*
+ * True while new flows have a chance: its loop comes round, and the relay answered when it was last tried. May be called by any thread.
+ */
+bool proxy_able(const struct proxy *proxy);
+
 /* Stops accepting and calls back, once, when no flow is left. */
 void proxy_drain(struct proxy *proxy, proxy_drained *done, void *arg);
 

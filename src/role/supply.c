@@ -98,6 +98,9 @@ static void cover(struct supply *supply)
 
 	if (!supply->stopped && supply->ready < supply->min && ev_now(supply->engine->loop) >= supply->refill_at)
 		wanted += supply->min - supply->ready;
+	/* While the relay is away no flows come to try it: the firewall lets them go direct. */
+	if (!supply->stopped && wanted == 0 && !supply_hopeful(supply) && ev_now(supply->engine->loop) >= supply->refill_at)
+		wanted = 1;
 	while (supply->dialling < wanted && dial_one(supply))
 		;
 }
@@ -270,6 +273,11 @@ void supply_free(struct supply *supply)
 		free(entry);
 	}
 	free(supply);
+}
+
+bool supply_hopeful(const struct supply *supply)
+{
+	return supply->backoff == 0.;
 }
 
 unsigned supply_ready(const struct supply *supply)

@@ -39,6 +39,9 @@ void supply_free(struct supply *supply);
 void supply_start(struct supply *supply);
 void supply_stop(struct supply *supply);
 
+/* True if the relay answered when it was last tried; also before the first try. */
+bool supply_hopeful(const struct supply *supply);
+
 /* Idle stripes at hand. */
 unsigned supply_ready(const struct supply *supply);
 

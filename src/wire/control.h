@@ -9,7 +9,7 @@
 #include "wire/datagram.h"
 
 /* Control datagrams of the extended protocol, doc/protocol.md section 3.2. */
-#define CONTROL_MIN 4   /* payload bytes */
+#define CONTROL_MIN 4	/* payload bytes */
 #define CONTROL_MAX 128 /* payload bytes */
 #define CONTROL_OPTIONAL 0x8000u
 #define TOKEN_SIZE 16
@@ -76,8 +76,8 @@ enum control_verdict {
 };
 
 /*
- * Encodes a whole datagram, header included, into out. Addresses must be IPv4 or IPv6. Returns its length in bytes, at most
- * DATAGRAM_HEADER + CONTROL_MAX.
+ * Encodes a whole datagram, header included, into out. Addresses must be IPv4 or IPv6. Returns its
+ * length in bytes, at most DATAGRAM_HEADER + CONTROL_MAX.
  */
 size_t control_encode(uint8_t out[DATAGRAM_HEADER + CONTROL_MAX], const struct control *c);
 

@@ -50,7 +50,8 @@ static void put_head(uint8_t *out, uint16_t version, uint32_t features)
 	put_u32(out + FEATURES, features);
 }
 
-void hello_encode(uint8_t hello[HELLO_SIZE], const uint8_t key_id[KEY_ID_SIZE], const uint8_t nonce[NONCE_SIZE])
+void hello_encode(uint8_t hello[HELLO_SIZE], const uint8_t key_id[KEY_ID_SIZE],
+		  const uint8_t nonce[NONCE_SIZE])
 {
 	put_head(hello, GREETING_VERSION, FEATURES_KNOWN);
 	memcpy(hello + HELLO_KEY_ID, key_id, KEY_ID_SIZE);
@@ -76,8 +77,8 @@ void challenge_encode(uint8_t challenge[CHALLENGE_SIZE], const uint8_t hello[HEL
 	relay_proof(challenge + CHALLENGE_PROOF, secret, hello, challenge);
 }
 
-enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE], const uint8_t hello[HELLO_SIZE],
-				    const uint8_t secret[KEY_SIZE])
+enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE],
+				    const uint8_t hello[HELLO_SIZE], const uint8_t secret[KEY_SIZE])
 {
 	const uint16_t version = get_u16(challenge + VERSION);
 	uint8_t expected[PROOF_SIZE];
@@ -89,18 +90,20 @@ enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE], con
 	if (get_u32(challenge + FEATURES) & ~get_u32(hello + FEATURES))
 		return GREETING_FEATURES_BAD;
 	relay_proof(expected, secret, hello, challenge);
-	return sodium_memcmp(expected, challenge + CHALLENGE_PROOF, PROOF_SIZE) == 0 ? GREETING_OK :
-										       GREETING_PROOF_BAD;
+	return sodium_memcmp(expected, challenge + CHALLENGE_PROOF, PROOF_SIZE) == 0
+		       ? GREETING_OK
+		       : GREETING_PROOF_BAD;
 }
 
-void proof_encode(uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE], const uint8_t challenge[CHALLENGE_SIZE],
-		  const uint8_t secret[KEY_SIZE])
+void proof_encode(uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE],
+		  const uint8_t challenge[CHALLENGE_SIZE], const uint8_t secret[KEY_SIZE])
 {
 	mac(proof, secret, "ro-ro-tcp proxy 1", hello, challenge, CHALLENGE_SIZE);
 }
 
 enum greeting_error proof_check(const uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE],
-				const uint8_t challenge[CHALLENGE_SIZE], const uint8_t secret[KEY_SIZE])
+				const uint8_t challenge[CHALLENGE_SIZE],
+				const uint8_t secret[KEY_SIZE])
 {
 	uint8_t expected[PROOF_SIZE];
 

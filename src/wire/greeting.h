@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* The greeting of the extended protocol, doc/protocol.md section 3.1: pure functions; the caller brings the random nonces. */
+/* The greeting of the extended protocol, doc/protocol.md section 3.1: pure functions; the caller
+ * brings the random nonces. */
 #define EXTENSION_WORD 0xffff0001u
 #define EXTENSION_FIRST 0xffff0000u /* first words from here up are no connection numbers */
 #define GREETING_VERSION 1
@@ -31,7 +32,8 @@ enum greeting_error {
 };
 
 /* Proxy: makes its first message. */
-void hello_encode(uint8_t hello[HELLO_SIZE], const uint8_t key_id[KEY_ID_SIZE], const uint8_t nonce[NONCE_SIZE]);
+void hello_encode(uint8_t hello[HELLO_SIZE], const uint8_t key_id[KEY_ID_SIZE],
+		  const uint8_t nonce[NONCE_SIZE]);
 
 /* Relay: checks a Hello and gives the key id it names. */
 enum greeting_error hello_decode(const uint8_t hello[HELLO_SIZE], uint8_t key_id[KEY_ID_SIZE]);
@@ -41,16 +43,18 @@ void challenge_encode(uint8_t challenge[CHALLENGE_SIZE], const uint8_t hello[HEL
 		      const uint8_t secret[KEY_SIZE], const uint8_t nonce[NONCE_SIZE]);
 
 /* Proxy: checks the relay's answer, in constant time. */
-enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE], const uint8_t hello[HELLO_SIZE],
+enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE],
+				    const uint8_t hello[HELLO_SIZE],
 				    const uint8_t secret[KEY_SIZE]);
 
 /* Proxy: proves that it has the secret, too. */
-void proof_encode(uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE], const uint8_t challenge[CHALLENGE_SIZE],
-		  const uint8_t secret[KEY_SIZE]);
+void proof_encode(uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE],
+		  const uint8_t challenge[CHALLENGE_SIZE], const uint8_t secret[KEY_SIZE]);
 
 /* Relay: checks it, in constant time. */
 enum greeting_error proof_check(const uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE],
-				const uint8_t challenge[CHALLENGE_SIZE], const uint8_t secret[KEY_SIZE]);
+				const uint8_t challenge[CHALLENGE_SIZE],
+				const uint8_t secret[KEY_SIZE]);
 
 const char *greeting_error_text(enum greeting_error error);
 

@@ -21,13 +21,15 @@ static bool from_hex(uint8_t *out, size_t size, const char *digits)
 {
 	size_t decoded;
 
-	return sodium_hex2bin(out, size, digits, 2 * size, NULL, &decoded, NULL) == 0 && decoded == size;
+	return sodium_hex2bin(out, size, digits, 2 * size, NULL, &decoded, NULL) == 0 &&
+	       decoded == size;
 }
 
 /* One "ID:SECRET" without blanks around it. Returns NULL, or why it isn't one. */
 static const char *parse_key(struct key *key, const char *text, size_t length)
 {
-	if (length != LINE_LENGTH || text[ID_DIGITS] != ':' || !from_hex(key->id, KEY_ID_SIZE, text) ||
+	if (length != LINE_LENGTH || text[ID_DIGITS] != ':' ||
+	    !from_hex(key->id, KEY_ID_SIZE, text) ||
 	    !from_hex(key->secret, KEY_SIZE, text + ID_DIGITS + 1))
 		return "a key is ID:SECRET, 16 and 64 hexadecimal digits";
 	if (sodium_is_zero(key->id, KEY_ID_SIZE) || sodium_is_zero(key->secret, KEY_SIZE))
@@ -58,7 +60,8 @@ static const char *parse_line(struct keyring *ring, const char *text, size_t len
 	return why;
 }
 
-int keyring_parse(struct keyring *ring, const char *text, size_t length, unsigned *line, const char **why)
+int keyring_parse(struct keyring *ring, const char *text, size_t length, unsigned *line,
+		  const char **why)
 {
 	const char *const end = text + length;
 
