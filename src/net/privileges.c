@@ -81,7 +81,7 @@ static int verify(const struct privileges_user *user, bool net_admin, char *why,
 int privileges_drop(const struct privileges_user *user, bool keep_net_admin, char *why,
 		    unsigned size)
 {
-	bool net_admin, bounding;
+	bool net_admin, bounding, already;
 	int error;
 
 	if (capng_get_caps_process() != 0) {
@@ -90,9 +90,12 @@ int privileges_drop(const struct privileges_user *user, bool keep_net_admin, cha
 	}
 	net_admin = keep_net_admin && capng_have_capability(CAPNG_PERMITTED, CAP_NET_ADMIN);
 	bounding = capng_have_capability(CAPNG_PERMITTED, CAP_SETPCAP);
+	/* Who can't change his ids need not, if they are right: libcap-ng would fail then. */
+	already = getuid() == user->uid && getgid() == user->gid &&
+		  !capng_have_capability(CAPNG_PERMITTED, CAP_SETGID);
 	select_capabilities(net_admin);
 	errno = 0;
-	if (geteuid() == 0)
+	if (geteuid() == 0 && !already)
 		error = capng_change_id((int)user->uid, (int)user->gid,
 					CAPNG_DROP_SUPP_GRP |
 						(bounding ? CAPNG_CLEAR_BOUNDING : 0));

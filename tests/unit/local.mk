@@ -5,6 +5,8 @@ UNIT_TESTS = \
 	tests/unit/base/check_addr \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
+	tests/unit/net/check_conntrack \
+	tests/unit/net/check_privileges \
 	tests/unit/wire/check_control \
 	tests/unit/wire/check_datagram \
 	tests/unit/wire/check_greeting \
@@ -16,6 +18,8 @@ UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
 tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
+tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
+tests_unit_net_check_privileges_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_control_SOURCES = tests/unit/wire/check_control.c $(UNIT_VECTORS)
 tests_unit_wire_check_control_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_datagram_SOURCES = tests/unit/wire/check_datagram.c $(UNIT_VECTORS)
