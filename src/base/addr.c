@@ -206,8 +206,7 @@ int addr_resolve(union addr *a, const char *text, uint16_t default_port, const c
 	if (port == 0)
 		return -1;
 	if (parse_host(&parsed, host) < 0) {
-		/* getaddrinfo() takes "10.1" for 10.0.0.1 and "1" for 0.0.0.1: typing errors more
-		 * likely than not. */
+		/* getaddrinfo() takes "10.1" for 10.0.0.1: a typing error more likely than not. */
 		*why = "it is not an address";
 		if (strchr(host, ':') || strchr(host, '%') ||
 		    strspn(host, "0123456789.") == strlen(host))

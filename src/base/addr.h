@@ -24,12 +24,16 @@ socklen_t addr_length(const union addr *a);
 uint16_t addr_port(const union addr *a);
 void addr_set_port(union addr *a, uint16_t port);
 
-/* An IPv4 address in IPv6 clothes (::ffff:a.b.c.d), as dual-stack sockets report it, becomes an
- * IPv4 one. */
+/*
+ * An IPv4 address in IPv6 clothes (::ffff:a.b.c.d), as dual-stack sockets report it, becomes an
+ * IPv4 one.
+ */
 void addr_unmap(union addr *a);
 
-/* Same family, address and port (addr_same_host: port left out). Mapped addresses must have been
- * unmapped. */
+/*
+ * Same family, address and port (addr_same_host: port left out). Mapped addresses must have been
+ * unmapped.
+ */
 bool addr_equal(const union addr *a, const union addr *b);
 bool addr_same_host(const union addr *a, const union addr *b);
 
@@ -50,8 +54,10 @@ int addr_parse(union addr *a, const char *text, uint16_t default_port, bool any_
  */
 int addr_resolve(union addr *a, const char *text, uint16_t default_port, const char **why);
 
-/* Kinds of address that a flow can't or shouldn't go to. A mapped address is of the kind that its
- * IPv4 address is. */
+/*
+ * Kinds of address that a flow can't or shouldn't go to. A mapped address is of the kind that its
+ * IPv4 address is.
+ */
 bool addr_is_loopback(const union addr *a);
 bool addr_is_link_local(const union addr *a);
 bool addr_is_multicast(const union addr *a);   /* and IPv4 broadcast 255.255.255.255 */

@@ -16,8 +16,10 @@ struct route_request {
 	uint8_t address[sizeof(struct in6_addr)];
 };
 
-/* Asks for the route to a (rtnetlink(7), RTM_GETROUTE). Returns its RTN_ type, RTN_UNREACHABLE if
- * none, or -1. */
+/*
+ * Asks for the route to a (rtnetlink(7), RTM_GETROUTE). Returns its RTN_ type, RTN_UNREACHABLE if
+ * none, or -1.
+ */
 static int route_type(int fd, const union addr *a)
 {
 	const bool v4 = a->sa.sa_family == AF_INET;

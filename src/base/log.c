@@ -60,8 +60,8 @@ static void write_all(const char *text, size_t size)
 }
 
 /* Writes one message; the text of error follows it unless that is -1. Leaves errno as it was. */
-__attribute__((format(printf, 3, 0))) static void write_line(enum log_level level, int error,
-							     const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0)))
+static void write_line(enum log_level level, int error, const char *fmt, va_list args)
 {
 	char line[LINE_SIZE];
 	const size_t room = sizeof(line) - 1; /* the newline's place is kept free */
@@ -80,8 +80,10 @@ __attribute__((format(printf, 3, 0))) static void write_line(enum log_level leve
 		n = snprintf(line + used, room - used, ": %m");
 		used += (size_t)n < room - used ? (size_t)n : room - used - 1;
 	}
-	/* What others chose (names, texts of configuration) must not make up lines or terminal
-	 * commands. */
+	/*
+	 * What others chose (names, texts of configuration) must not make up lines or terminal
+	 * commands.
+	 */
 	for (size_t i = start; i < used; i++)
 		if (iscntrl((unsigned char)line[i]))
 			line[i] = '?';

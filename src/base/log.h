@@ -11,8 +11,7 @@
  */
 enum log_level { LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* Sets once, before threads start, what is written: messages up to this level. Default
- * LOG_LEVEL_INFO. */
+/* Sets once, before threads start, what is written: up to this level. Default: LOG_LEVEL_INFO. */
 void log_init(enum log_level level);
 
 /* True if a debug message would be written: spares the work of making one. */

@@ -87,8 +87,8 @@ static int parse_network(struct rule *rule, char *text)
 		if (text[strlen(text) - 1] != ']')
 			return -1;
 		text[strlen(text) - 1] = '\0';
-		rule->family = inet_pton(AF_INET6, text + 1, rule->network) == 1 ? AF_INET6
-										 : AF_UNSPEC;
+		if (inet_pton(AF_INET6, text + 1, rule->network) == 1)
+			rule->family = AF_INET6;
 	} else if (inet_pton(AF_INET, text, rule->network) == 1) {
 		rule->family = AF_INET;
 	} else if (inet_pton(AF_INET6, text, rule->network) == 1) {
@@ -109,8 +109,10 @@ static int parse_network(struct rule *rule, char *text)
 	return 0;
 }
 
-/* Where the ports begin: behind "any", "]", or an address that has no other colon. NULL if there
- * are none. */
+/*
+ * Where the ports begin: behind "any", "]", or an address that has no other colon. NULL if there
+ * are none.
+ */
 static const char *find_ports(const char *text)
 {
 	const char *bracket = strchr(text, ']');
@@ -127,8 +129,7 @@ int rules_add(struct rules *rules, bool allow, const char *text, const char **wh
 	char network[NETWORK_TEXT];
 	struct rule *list;
 
-	*why = "it is neither any[:PORTS] nor ADDRESS/BITS[:PORTS], with IPv6 as "
-	       "[ADDRESS]/BITS[:PORTS]";
+	*why = "it is not any[:PORTS] or ADDRESS/BITS[:PORTS], IPv6 as [ADDRESS]/BITS[:PORTS]";
 	if (length >= sizeof(network))
 		return -1;
 	memcpy(network, text, length);
@@ -163,8 +164,8 @@ static bool matches_port(const struct rule *rule, uint16_t port)
 
 static bool matches(const struct rule *rule, const union addr *a)
 {
-	const void *bytes = a->sa.sa_family == AF_INET ? (const void *)&a->in.sin_addr
-						       : &a->in6.sin6_addr;
+	const bool v4 = a->sa.sa_family == AF_INET;
+	const void *bytes = v4 ? (const void *)&a->in.sin_addr : &a->in6.sin6_addr;
 
 	if (rule->family != AF_UNSPEC &&
 	    (rule->family != a->sa.sa_family || !same_network(rule->network, bytes, rule->bits)))

@@ -7,8 +7,10 @@
 
 #include "base/addr.h"
 
-/* An ordered list of "CIDR[:ports]" rules that allow or deny a destination; the first that matches
- * decides. */
+/*
+ * An ordered list of "CIDR[:ports]" rules that allow or deny a destination; the first that matches
+ * decides.
+ */
 struct rule;
 
 struct rules {

@@ -26,7 +26,6 @@ uint32_t serial_previous(uint32_t serial)
 
 uint32_t serial_distance(uint32_t from, uint32_t to)
 {
-	/* There are 2^32 - 1 serials: the way across the wrap is one shorter than the arithmetic
-	 * says. */
+	/* There are 2^32 - 1 serials: across the wrap it is one less than arithmetic says. */
 	return to >= from ? to - from : to - from - 1;
 }

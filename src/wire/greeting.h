@@ -4,8 +4,10 @@
 
 #include <stdint.h>
 
-/* The greeting of the extended protocol, doc/protocol.md section 3.1: pure functions; the caller
- * brings the random nonces. */
+/*
+ * The greeting of the extended protocol, doc/protocol.md section 3.1: pure functions; the caller
+ * brings the random nonces.
+ */
 #define EXTENSION_WORD 0xffff0001u
 #define EXTENSION_FIRST 0xffff0000u /* first words from here up are no connection numbers */
 #define GREETING_VERSION 1

@@ -11,12 +11,12 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* What must be true of any input: like assert(), but never compiled out. */
-#define MUST(condition)                                                                                  \
-	do {                                                                                             \
-		if (!(condition)) {                                                                      \
-			fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);        \
-			abort();                                                                         \
-		}                                                                                        \
+#define MUST(condition)                                                                            \
+	do {                                                                                       \
+		if (!(condition)) {                                                                \
+			fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);  \
+			abort();                                                                   \
+		}                                                                                  \
 	} while (0)
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* Input: a text, of which the first byte's lowest bits say whether a port and a host may be missing. */
+/*
+ * Input: a text, of which the first byte's lowest bits say whether a port and a host may be
+ * missing.
+ */
 #include <string.h>
 
 #include "base/addr.h"
@@ -23,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		MUST(strlen(formatted) < ADDR_TEXT);
 		MUST(addr_parse(&again, formatted, 0, false) == 0);
 		MUST(addr_equal(&a, &again) && addr_same_host(&a, &again));
-		kinds = addr_is_loopback(&a) + addr_is_link_local(&a) + addr_is_multicast(&a) + addr_is_unspecified(&a);
+		kinds = addr_is_loopback(&a) + addr_is_link_local(&a) + addr_is_multicast(&a) +
+			addr_is_unspecified(&a);
 		MUST(kinds <= 1);
 	}
 	free(text);

@@ -15,7 +15,8 @@ static void check_serials(uint32_t serial, uint32_t other)
 	MUST((serial_distance(serial, other) == 0) == (serial == other));
 	/* There and back is once around all serials. */
 	if (serial != other)
-		MUST(serial_distance(serial, other) + serial_distance(other, serial) == SERIAL_LAST);
+		MUST(serial_distance(serial, other) + serial_distance(other, serial) ==
+		     SERIAL_LAST);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: ISC */
-/* Input: a Hello, a Challenge and a Proof behind each other; what is missing is zero. The key is that of the vectors. */
+/*
+ * Input: a Hello, a Challenge and a Proof behind each other; what is missing is zero. The key is
+ * that of the vectors.
+ */
 #include <string.h>
 
 #include "tests/fuzz/fuzz.h"
@@ -24,12 +27,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* A relay of ours answers any Hello it takes in a way that the proxy takes. */
 	error = hello_decode(g.hello, id);
 	challenge_encode(challenge, g.hello, secret, nonce);
-	MUST((challenge_check(challenge, g.hello, secret) == GREETING_OK) == (g.hello[4] || g.hello[5]));
+	MUST((challenge_check(challenge, g.hello, secret) == GREETING_OK) ==
+	     (g.hello[4] || g.hello[5]));
 	if (error == GREETING_OK)
 		MUST(g.hello[4] || g.hello[5]);
 
 	/* What is taken has the proof that belongs to it. */
-	if (challenge_check(g.challenge, g.hello, secret) == GREETING_OK && memcmp(g.challenge, challenge, 12) == 0)
+	if (challenge_check(g.challenge, g.hello, secret) == GREETING_OK &&
+	    memcmp(g.challenge, challenge, 12) == 0)
 		MUST(memcmp(g.challenge, challenge, CHALLENGE_SIZE) == 0);
 	proof_encode(proof, g.hello, g.challenge, secret);
 	MUST(proof_check(proof, g.hello, g.challenge, secret) == GREETING_OK);

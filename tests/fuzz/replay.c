@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: ISC */
-/* In place of libFuzzer, for any compiler: gives the target each file that the command line names. */
+/* In place of libFuzzer, for any compiler: gives the target the files the command line names. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,7 +17,7 @@ static int replay(const char *path)
 		fprintf(stderr, "%s: %s\n", path, strerror(errno));
 		return -1;
 	}
-	/* Exactly as much as there is, so that the address sanitizer sees what is read behind it. */
+	/* Exactly as much as there is: the address sanitizer sees what is read behind it. */
 	size = st.st_size;
 	data = malloc(size ? size : 1);
 	if (!data || fread(data, 1, size, file) != size) {

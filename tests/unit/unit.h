@@ -5,7 +5,10 @@
 #include <check.h>
 #include <stdlib.h>
 
-/* Runs a module's tests, a list that NULL ends, each in a process of its own. Returns the exit status. */
+/*
+ * Runs a module's tests, a list that NULL ends, each in a process of its own. Returns the exit
+ * status.
+ */
 static inline int run_tests(const char *module, const TTest *const tests[])
 {
 	Suite *suite = suite_create(module);

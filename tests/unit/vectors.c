@@ -114,7 +114,8 @@ const uint8_t *vector_bytes(const struct vector *v, const char *field, size_t *s
 	static uint8_t bytes[TEXT_MAX / 2];
 	const char *text = must_have(v, field);
 
-	ck_assert_int_eq(sodium_hex2bin(bytes, sizeof(bytes), text, strlen(text), NULL, size, NULL), 0);
+	ck_assert_int_eq(sodium_hex2bin(bytes, sizeof(bytes), text, strlen(text), NULL, size, NULL),
+			 0);
 	return bytes;
 }
 

@@ -20,7 +20,10 @@ const char *vector_text(const struct vector *v, const char *field);
 uint32_t vector_number(const struct vector *v, const char *field);
 void vector_addr(const struct vector *v, const char *field, union addr *a);
 
-/* The bytes are in static memory, until the next call; vector_exactly() copies as many as there must be. */
+/*
+ * The bytes are in static memory, until the next call; vector_exactly() copies as many as there
+ * must be.
+ */
 const uint8_t *vector_bytes(const struct vector *v, const char *field, size_t *size);
 void vector_exactly(const struct vector *v, const char *field, uint8_t *out, size_t size);
 

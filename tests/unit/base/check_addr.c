@@ -40,7 +40,8 @@ START_TEST(test_parse_good)
 		{ "2001:DB8:0:0::1", 9300, false, "[2001:db8::1]:9300" },
 		{ "::", 9300, false, "[::]:9300" },
 		{ "[::]:9300", 0, false, "[::]:9300" },
-		{ "2001:db8::1:80", 9300, false, "[2001:db8::1:80]:9300" }, /* all of it is the address */
+		{ "2001:db8::1:80", 9300, false,
+		  "[2001:db8::1:80]:9300" }, /* all of it is the address */
 		{ "[1:2:3:4:5:6:7:8]:9", 0, false, "[1:2:3:4:5:6:7:8]:9" },
 		{ "[fe80::1%lo]:80", 0, false, "[fe80::1%lo]:80" },
 		{ "fe80::1%lo", 80, false, "[fe80::1%lo]:80" },
@@ -56,8 +57,9 @@ START_TEST(test_parse_good)
 		char text[ADDR_TEXT];
 		union addr a;
 
-		ck_assert_msg(addr_parse(&a, rows[i].text, rows[i].default_port, rows[i].any_host) == 0, "%s",
-			      rows[i].text);
+		ck_assert_msg(
+			addr_parse(&a, rows[i].text, rows[i].default_port, rows[i].any_host) == 0,
+			"%s", rows[i].text);
 		ck_assert_str_eq(addr_format(&a, text), rows[i].wanted);
 	}
 }
@@ -125,8 +127,9 @@ START_TEST(test_parse_bad)
 	memset(&before, 0x5a, sizeof(before));
 	memset(&a, 0x5a, sizeof(a));
 	for (size_t i = 0; i < COUNT(rows); i++) {
-		ck_assert_msg(addr_parse(&a, rows[i].text, rows[i].default_port, rows[i].any_host) == -1, "%s",
-			      rows[i].text);
+		ck_assert_msg(
+			addr_parse(&a, rows[i].text, rows[i].default_port, rows[i].any_host) == -1,
+			"%s", rows[i].text);
 		ck_assert_mem_eq(&a, &before, sizeof(a));
 	}
 	for (size_t length = 0; length < sizeof(text); length++) {
@@ -194,7 +197,8 @@ START_TEST(test_resolve_bad)
 	union addr a;
 
 	for (size_t i = 0; i < COUNT(rows); i++) {
-		ck_assert_msg(addr_resolve(&a, rows[i].text, rows[i].default_port, &why) == -1, "%s", rows[i].text);
+		ck_assert_msg(addr_resolve(&a, rows[i].text, rows[i].default_port, &why) == -1,
+			      "%s", rows[i].text);
 		ck_assert_str_eq(why, rows[i].why);
 	}
 }
@@ -226,7 +230,8 @@ START_TEST(test_longest_text)
 	char text[ADDR_TEXT];
 
 	a.in6.sin6_scope_id = 0xffffffff;
-	ck_assert_str_eq(addr_format(&a, text), "[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535");
+	ck_assert_str_eq(addr_format(&a, text),
+			 "[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535");
 }
 END_TEST
 
@@ -252,8 +257,9 @@ END_TEST
 START_TEST(test_equal)
 {
 	static const char *const all[] = {
-		"192.0.2.1:80",	    "192.0.2.1:81",	"192.0.2.2:80", "[2001:db8::1]:80", "[2001:db8::1]:81",
-		"[2001:db8::2]:80", "[2001:db9::1]:80", "[::]:80",	"0.0.0.0:80",
+		"192.0.2.1:80",	    "192.0.2.1:81",	"192.0.2.2:80",
+		"[2001:db8::1]:80", "[2001:db8::1]:81", "[2001:db8::2]:80",
+		"[2001:db9::1]:80", "[::]:80",		"0.0.0.0:80",
 	};
 	const union addr none = { .sa.sa_family = AF_UNSPEC };
 
@@ -326,10 +332,14 @@ START_TEST(test_kinds)
 				a.in6.sin6_addr.s6_addr[10] = a.in6.sin6_addr.s6_addr[11] = 0xff;
 				memcpy(&a.in6.sin6_addr.s6_addr[12], &v4, sizeof(v4));
 			}
-			ck_assert_msg(addr_is_loopback(&a) == (rows[i].kind == LOOPBACK), "%s", rows[i].text);
-			ck_assert_msg(addr_is_link_local(&a) == (rows[i].kind == LINK_LOCAL), "%s", rows[i].text);
-			ck_assert_msg(addr_is_multicast(&a) == (rows[i].kind == MULTICAST), "%s", rows[i].text);
-			ck_assert_msg(addr_is_unspecified(&a) == (rows[i].kind == UNSPECIFIED), "%s", rows[i].text);
+			ck_assert_msg(addr_is_loopback(&a) == (rows[i].kind == LOOPBACK), "%s",
+				      rows[i].text);
+			ck_assert_msg(addr_is_link_local(&a) == (rows[i].kind == LINK_LOCAL), "%s",
+				      rows[i].text);
+			ck_assert_msg(addr_is_multicast(&a) == (rows[i].kind == MULTICAST), "%s",
+				      rows[i].text);
+			ck_assert_msg(addr_is_unspecified(&a) == (rows[i].kind == UNSPECIFIED),
+				      "%s", rows[i].text);
 		}
 	}
 }
@@ -339,14 +349,16 @@ START_TEST(test_kinds_of_none)
 {
 	const union addr none = { .sa.sa_family = AF_UNSPEC };
 
-	ck_assert(!addr_is_loopback(&none) && !addr_is_link_local(&none) && !addr_is_multicast(&none) &&
-		  !addr_is_unspecified(&none) && !addr_is_local(&none));
+	ck_assert(!addr_is_loopback(&none) && !addr_is_link_local(&none) &&
+		  !addr_is_multicast(&none) && !addr_is_unspecified(&none) &&
+		  !addr_is_local(&none));
 }
 END_TEST
 
 START_TEST(test_local)
 {
-	static const char *const remote[] = { "192.0.2.1:80", "[2001:db8::1]:80", "198.51.100.7:80" };
+	static const char *const remote[] = { "192.0.2.1:80", "[2001:db8::1]:80",
+					      "198.51.100.7:80" };
 	union addr loopback = parsed("127.0.0.1:80"), other = parsed("127.1.2.3:0");
 	union addr mapped = { .in6.sin6_family = AF_INET6 };
 	struct ifaddrs *all;
@@ -365,11 +377,13 @@ START_TEST(test_local)
 		char text[ADDR_TEXT];
 		union addr a = { 0 };
 
-		if (!i->ifa_addr || (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6))
+		if (!i->ifa_addr ||
+		    (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6))
 			continue;
 		a.sa.sa_family = i->ifa_addr->sa_family;
 		memcpy(&a, i->ifa_addr, addr_length(&a));
-		ck_assert_msg(addr_is_local(&a) || addr_is_link_local(&a), "%s", addr_format(&a, text));
+		ck_assert_msg(addr_is_local(&a) || addr_is_link_local(&a), "%s",
+			      addr_format(&a, text));
 	}
 	freeifaddrs(all);
 }
@@ -393,7 +407,8 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("addr", test_parse_good, test_parse_bad, test_resolve, test_resolve_bad, test_ports_and_lengths,
-			 test_longest_text, test_unmap, test_equal, test_kinds, test_kinds_of_none, test_local,
+	return RUN_TESTS("addr", test_parse_good, test_parse_bad, test_resolve, test_resolve_bad,
+			 test_ports_and_lengths, test_longest_text, test_unmap, test_equal,
+			 test_kinds, test_kinds_of_none, test_local,
 			 test_local_without_descriptors);
 }

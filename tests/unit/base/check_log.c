@@ -67,7 +67,8 @@ START_TEST(test_levels)
 	capture();
 	log_init(LOG_LEVEL_DEBUG);
 	write_one_of_each();
-	ck_assert_str_eq(written(), "cannot open x: No such file or directory\nodd 1\nhello\ndetail\n");
+	ck_assert_str_eq(written(),
+			 "cannot open x: No such file or directory\nodd 1\nhello\ndetail\n");
 	ck_assert(log_debugging());
 }
 END_TEST
@@ -83,14 +84,18 @@ START_TEST(test_journal)
 	ck_assert_int_eq(setenv("JOURNAL_STREAM", stream, 1), 0);
 	log_init(LOG_LEVEL_DEBUG);
 	write_one_of_each();
-	ck_assert_str_eq(written(), "<4>cannot open x: No such file or directory\n<4>odd 1\n<6>hello\n<7>detail\n");
+	ck_assert_str_eq(
+		written(),
+		"<4>cannot open x: No such file or directory\n<4>odd 1\n<6>hello\n<7>detail\n");
 }
 END_TEST
 
 /* The variable is inherited also by those whose standard error is elsewhere by now. */
 START_TEST(test_not_the_journal)
 {
-	static const char *const streams[] = { "1:1", "", "x", "5", "5:", ":5", "99999999999999999999999:1" };
+	static const char *const streams[] = {
+		"1:1", "", "x", "5", "5:", ":5", "99999999999999999999999:1"
+	};
 
 	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++) {
 		ck_assert_int_eq(setenv("JOURNAL_STREAM", streams[i], 1), 0);
@@ -203,6 +208,6 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("log", test_levels, test_journal, test_not_the_journal, test_errno_stays, test_long, test_one_line,
-			 test_threads, test_closed);
+	return RUN_TESTS("log", test_levels, test_journal, test_not_the_journal, test_errno_stays,
+			 test_long, test_one_line, test_threads, test_closed);
 }

@@ -67,14 +67,16 @@ START_TEST(test_every_bit_of_a_proof_counts)
 	load_keyed(&g);
 	for (unsigned bit = 0; bit < 8 * PROOF_SIZE; bit++) {
 		g.proof[bit / 8] ^= 1 << bit % 8;
-		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret), GREETING_PROOF_BAD);
+		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret),
+				 GREETING_PROOF_BAD);
 		g.proof[bit / 8] ^= 1 << bit % 8;
 	}
 	for (unsigned bit = 0; bit < 8 * PROOF_SIZE; bit++) {
 		uint8_t *byte = &g.challenge[CHALLENGE_SIZE - PROOF_SIZE + bit / 8];
 
 		*byte ^= 1 << bit % 8;
-		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_PROOF_BAD);
+		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret),
+				 GREETING_PROOF_BAD);
 		*byte ^= 1 << bit % 8;
 	}
 }
@@ -89,19 +91,23 @@ START_TEST(test_every_byte_is_covered)
 	for (size_t i = 0; i < HELLO_SIZE; i++) {
 		g.hello[i] ^= 0x10;
 		ck_assert_int_ne(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_OK);
-		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret), GREETING_PROOF_BAD);
+		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret),
+				 GREETING_PROOF_BAD);
 		g.hello[i] ^= 0x10;
 	}
 	for (size_t i = 0; i < CHALLENGE_SIZE; i++) {
 		g.challenge[i] ^= 0x10;
 		ck_assert_int_ne(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_OK);
-		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret), GREETING_PROOF_BAD);
+		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret),
+				 GREETING_PROOF_BAD);
 		g.challenge[i] ^= 0x10;
 	}
 	for (size_t i = 0; i < KEY_SIZE; i++) {
 		g.key.secret[i] ^= 0x10;
-		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_PROOF_BAD);
-		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret), GREETING_PROOF_BAD);
+		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret),
+				 GREETING_PROOF_BAD);
+		ck_assert_int_eq(proof_check(g.proof, g.hello, g.challenge, g.key.secret),
+				 GREETING_PROOF_BAD);
 		g.key.secret[i] ^= 0x10;
 	}
 	check_vectors(&g);
@@ -114,7 +120,8 @@ START_TEST(test_proofs_are_not_reflected)
 	struct greeting g;
 
 	load_keyed(&g);
-	ck_assert_int_eq(proof_check(g.challenge + CHALLENGE_SIZE - PROOF_SIZE, g.hello, g.challenge, g.key.secret),
+	ck_assert_int_eq(proof_check(g.challenge + CHALLENGE_SIZE - PROOF_SIZE, g.hello,
+				     g.challenge, g.key.secret),
 			 GREETING_PROOF_BAD);
 	memcpy(g.challenge + CHALLENGE_SIZE - PROOF_SIZE, g.proof, PROOF_SIZE);
 	ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_PROOF_BAD);
@@ -173,7 +180,8 @@ START_TEST(test_challenge)
 	load_keyed(&g);
 	for (size_t i = 0; i < 4; i++) {
 		g.challenge[i] ^= 1;
-		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_NOT_OURS);
+		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret),
+				 GREETING_NOT_OURS);
 		g.challenge[i] ^= 1;
 	}
 	set_version(g.challenge, 0);
@@ -183,7 +191,8 @@ START_TEST(test_challenge)
 	set_version(g.challenge, 1);
 	for (unsigned bit = 0; bit < 32; bit++) {
 		g.challenge[8 + bit / 8] ^= 0x80 >> bit % 8;
-		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_FEATURES_BAD);
+		ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret),
+				 GREETING_FEATURES_BAD);
 		g.challenge[8 + bit / 8] ^= 0x80 >> bit % 8;
 	}
 	ck_assert_int_eq(challenge_check(g.challenge, g.hello, g.key.secret), GREETING_OK);
@@ -200,7 +209,7 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("greeting", test_vectors, test_every_bit_of_a_proof_counts, test_every_byte_is_covered,
-			 test_proofs_are_not_reflected, test_hello, test_answer_to_a_later_version, test_challenge,
-			 test_error_texts);
+	return RUN_TESTS("greeting", test_vectors, test_every_bit_of_a_proof_counts,
+			 test_every_byte_is_covered, test_proofs_are_not_reflected, test_hello,
+			 test_answer_to_a_later_version, test_challenge, test_error_texts);
 }
