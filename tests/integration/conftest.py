@@ -88,29 +88,16 @@ class Starter:
         self.programs = []
 
     def __call__(self, host, role, *options, **kw):
-        return self._keep(harness.Daemon, host, role, *options, folder=self.folder, **kw)
+        return harness.Daemon(self.lab, host, role, *options, folder=self.folder,
+                              register=self.programs, **kw)
 
     def program(self, host, argv, **kw):
-        return self._keep(harness.Program, host, argv, **kw)
-
-    def _keep(self, kind, *arguments, **kw):
-        made = kind.__new__(kind)
-        self.programs.append(made)  # before it starts: its log is wanted if it doesn't
-        made.lines = []
-        try:
-            made.__init__(self.lab, *arguments, **kw)
-        except BaseException:
-            if hasattr(made, 'process'):
-                made.kill()
-            raise
-        return made
+        return harness.Program(self.lab, host, argv, register=self.programs, **kw)
 
     def end(self):
         """Daemons that still run must end cleanly; all others are killed. Leaves nothing running."""
         failures = []
         for program in reversed(self.programs):
-            if not hasattr(program, 'process'):
-                continue
             try:
                 if isinstance(program, harness.Daemon) and program.running():
                     program.stop()

@@ -63,9 +63,12 @@ def is_sanitized(program):
 
 
 class Program:
-    """A process in the lab whose log (standard error, by lines) is kept and can be waited for."""
+    """A process in the lab whose log (standard error, by lines) is kept and can be waited for.
 
-    def __init__(self, lab, host, argv, name=None, **popen):
+    It is appended to the list `register` as soon as it runs, whatever becomes of it then.
+    """
+
+    def __init__(self, lab, host, argv, name=None, register=None, **popen):
         self.lab = lab
         self.name = name or os.path.basename(argv[0])
         self.lines = []
@@ -76,6 +79,8 @@ class Program:
         self.pid = self.process.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        if register is not None:
+            register.append(self)
 
     def _read(self):
         for line in self.process.stderr:
@@ -138,7 +143,7 @@ class Daemon(Program):
 
     _count = 0
 
-    def __init__(self, lab, host, role, *options, folder, control=True):
+    def __init__(self, lab, host, role, *options, folder, control=True, register=None):
         Daemon._count += 1
         self.role = role
         # In a folder that the daemon makes for itself, so that it may remove the socket as well.
@@ -148,7 +153,7 @@ class Daemon(Program):
             argv += ['--control', self.control]
         if os.environ.get('RORO_USER'):
             argv += ['--user', os.environ['RORO_USER']]
-        super().__init__(lab, host, argv, name=role)
+        super().__init__(lab, host, argv, name=role, register=register)
         self.wait_log(rf'ready: {role} on ')
 
     def status(self):

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: ISC
+"""What goes in comes out: by hash, both directions at once, over links good and bad."""
+
+import threading
+import time
+
+import pytest
+from harness import DIRECT, accept, wait_for
+from traffic import MIB, check_same, exchange, noise, receive_exactly
+
+SIZES = [0, 1] + [2 ** k + d for k in range(8, 21) for d in (-1, 0, 1)]
+
+LINKS = {
+    'loss': {'delay': '5ms', 'loss': '1%'},
+    'reordering': {'delay': '5ms', 'reorder': '3%', 'reorder_delay': '4ms'},
+    'bursts': {'delay': '5ms', 'loss': '1%', 'burst': 8},
+}
+
+
+@pytest.mark.parametrize('stripes', [1, 2, 8, 64])
+def test_sizes(make_gateway, mode, stripes, listener, sockets):
+    gateway = make_gateway(mode=mode, stripes=stripes)
+    for size in SIZES:
+        client, server = sockets(*gateway.pair(listener))
+        exchange(client, server, noise(size, 1), noise(size, 2))
+        client.close()
+        server.close()
+    gateway.proxy.wait_counter('flows_finished', len(SIZES))
+    check_mode_was_used(gateway, mode)
+
+
+def check_mode_was_used(gateway, mode):
+    """A test of splicing that only ever copied would show nothing."""
+    spliced = sum(daemon.counter('bytes_spliced') for daemon in gateway.daemons())
+    assert (spliced > 0) == (mode == 'splice'), f'{spliced} bytes were spliced in mode {mode}'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stripes', [1, 2, 8, 64])
+def test_64_mb(make_gateway, mode, stripes, listener, sockets):
+    # Without a pool the relay sees no other stripes than those of the flow.
+    gateway = make_gateway(mode=mode, stripes=stripes, proxy=['--pool', '0:0'])
+    client, server = sockets(*gateway.pair(listener))
+    exchange(client, server, noise(64 * MIB, 1), noise(64 * MIB, 2))
+    used = gateway.relay.counter('stripes_total')
+    assert (used > 1) == (stripes > 1) and used <= stripes, f'{used} stripes were used of {stripes}'
+
+
+# Each link with each mode, each number of stripes with each mode, not each with each.
+@pytest.mark.slow
+@pytest.mark.parametrize('mode, stripes, link, size', [
+    ('splice', 8, 'loss', 64 * MIB),
+    ('copy', 64, 'loss', 16 * MIB),
+    ('copy', 8, 'reordering', 64 * MIB),
+    ('splice', 64, 'reordering', 16 * MIB),
+    ('splice', 2, 'bursts', 16 * MIB),
+    ('copy', 8, 'bursts', 16 * MIB),
+    ('splice', 1, 'bursts', 4 * MIB),
+    ('copy', 1, 'loss', 4 * MIB),
+])
+def test_over_a_bad_link(make_gateway, lab, mode, stripes, link, size, listener, sockets):
+    gateway = make_gateway(mode=mode, stripes=stripes)
+    lab.set(**LINKS[link])
+    before = lab.stats()
+    client, server = sockets(*gateway.pair(listener))
+    exchange(client, server, noise(size, 1), noise(size, 2))
+    counter = 'reordered' if link == 'reordering' else 'dropped_loss'
+    for direction in ('up', 'down'):
+        happened = lab.stats()[direction][counter] - before[direction][counter]
+        assert happened > 0, f'the link did nothing to the test, {direction}'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode, stripes', [('splice', 64), ('copy', 8)])
+def test_blackhole(make_gateway, lab, mode, stripes, listener, sockets):
+    """Three seconds in the middle of it during which nothing passes."""
+    gateway = make_gateway(mode=mode, stripes=stripes)
+    lab.set(rate='100mbit', delay='5ms')
+    client, server = sockets(*gateway.pair(listener))
+    up, down = noise(16 * MIB, 1), noise(16 * MIB, 2)
+    worker = threading.Thread(target=lambda: result.append(exchange(client, server, up, down)))
+    result = []
+    worker.start()
+    wait_for('data to flow', lambda: gateway.relay.counter('bytes_in') > MIB
+             and gateway.proxy.counter('bytes_in') > MIB)
+    lab.blackhole(True)
+    time.sleep(3)  # this is how long it lasts, not a wait for anything
+    half_way = gateway.relay.counter('bytes_in')
+    lab.blackhole(False)
+    worker.join()
+    assert result == [None], 'the exchange failed'
+    assert half_way < len(up), 'all had arrived before the blackhole'
+
+
+def test_byte_by_byte(gateway, listener, sockets):
+    client, server = sockets(*gateway.pair(listener))
+    data = noise(2000)
+    for sender, receiver in ((client, server), (server, client)):
+        got = bytearray()
+        for i in range(len(data)):
+            sender.sendall(data[i:i + 1])
+            if i % 7 == 0:  # now and then each by itself, and otherwise in small heaps
+                got += receive_exactly(receiver, i + 1 - len(got))
+        got += receive_exactly(receiver, len(data) - len(got))
+        check_same(got, data)
+
+
+def round_trips(client, server, count):
+    """The median time of a request of 100 bytes and its answer."""
+    def answer():
+        for _ in range(count):
+            server.sendall(receive_exactly(server, 100))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    times = []
+    request = noise(100)
+    for _ in range(count):
+        start = time.perf_counter()
+        client.sendall(request)
+        receive_exactly(client, 100)
+        times.append(time.perf_counter() - start)
+    thread.join()
+    return sorted(times)[count // 2]
+
+
+@pytest.mark.parametrize('delay, count', [('0ms', 500), ('10ms', 60)])
+def test_ping_pong(gateway, lab, delay, count, listener, sockets):
+    """Interactive traffic is not held back: at most 10 % and 1 ms on top of the direct way."""
+    lab.set(delay=delay)
+    client, server = sockets(*gateway.pair(listener))
+    direct_client = sockets(gateway.client(listener, address=DIRECT[0]))
+    direct_server = sockets(accept(listener, through_relay=False))
+    assert direct_server.getpeername()[0] == lab.address('client')
+    through, direct = [], []
+    for _ in range(3):  # in turns, since the machine has other things to do as well
+        through.append(round_trips(client, server, count // 3))
+        direct.append(round_trips(direct_client, direct_server, count // 3))
+    allowed = sorted(direct)[1] * 1.1 + 0.001
+    assert sorted(through)[1] <= allowed, f'{sorted(through)[1]:.6f} s, direct {sorted(direct)[1]:.6f} s'
