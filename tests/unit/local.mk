@@ -2,6 +2,9 @@
 # One program a module, laid out as in src. A program without _SOURCES is made from the .c file of its name.
 
 UNIT_TESTS = \
+	tests/unit/app/check_config \
+	tests/unit/app/check_control \
+	tests/unit/app/check_options \
 	tests/unit/base/check_addr \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
@@ -15,6 +18,9 @@ UNIT_TESTS = \
 UNIT_LIBS = $(RORO_LIBS) $(CHECK_LIBS)
 UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
 
+tests_unit_app_check_config_LDADD = $(UNIT_LIBS)
+tests_unit_app_check_control_LDADD = $(UNIT_LIBS)
+tests_unit_app_check_options_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
