@@ -2,6 +2,7 @@
 #include "app/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,30 @@ static void on_pause_over(struct ev_loop *loop, ev_timer *timer, int events)
 	ev_io_start(loop, &control->io);
 }
 
+/*
+ * Gives what we have just made to the user that the daemon becomes. That user may be able to put
+ * something else in its place meanwhile: so what is given away must be of the kind we made, root's,
+ * and have no second name.
+ */
+static int give(const char *path, mode_t kind, uid_t uid, gid_t gid)
+{
+	int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), result = -1, error;
+	struct stat st;
+
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) == 0) {
+		errno = EPERM;
+		if ((st.st_mode & S_IFMT) == kind && st.st_uid == geteuid() &&
+		    (kind == S_IFDIR || st.st_nlink == 1))
+			result = fchownat(fd, "", uid, gid, AT_EMPTY_PATH);
+	}
+	error = errno;
+	close(fd);
+	errno = error;
+	return result;
+}
+
 /* Only the last folder of the path: what is above it isn't ours to make. */
 static int make_folder(const char *path, uid_t uid, gid_t gid)
 {
@@ -103,7 +128,7 @@ static int make_folder(const char *path, uid_t uid, gid_t gid)
 	snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
 	if (mkdir(folder, 0755) < 0)
 		return errno == EEXIST ? 0 : -1;
-	return geteuid() == 0 ? lchown(folder, uid, gid) : 0;
+	return geteuid() == 0 ? give(folder, S_IFDIR, uid, gid) : 0;
 }
 
 /* Removes what a dead daemon left behind: a socket that nobody listens to. */
@@ -144,7 +169,8 @@ static int open_listener(const char *path, uid_t uid, gid_t gid)
 	bound = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
 	error = errno;
 	umask(before);
-	if (bound && (geteuid() != 0 || lchown(path, uid, gid) == 0) && listen(fd, BACKLOG) == 0)
+	if (bound && (geteuid() != 0 || give(path, S_IFSOCK, uid, gid) == 0) &&
+	    listen(fd, BACKLOG) == 0)
 		return fd;
 	if (bound) {
 		error = errno;

@@ -137,6 +137,32 @@ START_TEST(test_stale_and_live)
 }
 END_TEST
 
+/* Started by root, the daemon becomes another: socket and folder are his. */
+START_TEST(test_given_away)
+{
+	const uid_t uid = geteuid() == 0 ? 65534 : geteuid();
+	const gid_t gid = geteuid() == 0 ? 65534 : getegid();
+	char hello[] = "hello\n";
+	struct control_socket *control;
+	struct stat st;
+
+	set_up();
+	control = control_open(loop, path, uid, gid, say_hello, hello, why, sizeof(why));
+	ck_assert_msg(control != NULL, "%s", why);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_uid, uid);
+	ck_assert_uint_eq(st.st_gid, gid);
+	*strrchr(path, '/') = '\0';
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_uid, uid);
+	ck_assert_uint_eq(st.st_mode & 0777, 0755);
+	strcat(path, "/sock");
+	ck_assert_str_eq(ask(), "hello\n");
+	control_close(control);
+	tear_down();
+}
+END_TEST
+
 START_TEST(test_bad_paths)
 {
 	char expected[300], deep[128], long_path[200], hello[] = "hello\n";
@@ -311,6 +337,6 @@ END_TEST
 int main(void)
 {
 	return RUN_TESTS("control", test_serve, test_rude_clients, test_stale_and_live,
-			 test_bad_paths, test_no_descriptors, test_report_is_json,
+			 test_given_away, test_bad_paths, test_no_descriptors, test_report_is_json,
 			 test_report_for_humans, test_not_a_report);
 }

@@ -363,10 +363,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("options");
 	TCase *tcase = tcase_create("options");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_test(tcase, test_defaults);
 	tcase_add_test(tcase, test_command_line);
@@ -380,10 +377,5 @@ int main(void)
 	tcase_add_test(tcase, test_long_line);
 	tcase_add_test(tcase, test_help);
 	tcase_add_test(tcase, test_reset);
-	suite_add_tcase(suite, tcase);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_case("options", tcase);
 }

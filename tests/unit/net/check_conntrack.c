@@ -749,12 +749,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("conntrack");
 	TCase *tcase = tcase_create("conntrack");
-	SRunner *runner;
-	int failed;
 
-	tcase_set_timeout(tcase, 60);
 	tcase_add_loop_test(tcase, test_answer, 0, 2);
 	tcase_add_test(tcase, test_question);
 	tcase_add_loop_test(tcase, test_kernel_error, 0, 3);
@@ -775,10 +771,5 @@ int main(void)
 	tcase_add_loop_test(tcase, test_real_kernel, 0, 4);
 	tcase_add_loop_test(tcase, test_real_overrun, 0, 2);
 	tcase_add_test(tcase, test_other_sender);
-	suite_add_tcase(suite, tcase);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_case("conntrack", tcase);
 }

@@ -166,10 +166,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("privileges");
 	TCase *tcase = tcase_create("privileges");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_test(tcase, test_find_user);
 	tcase_add_loop_test(tcase, test_drop, 0, 2);
@@ -177,10 +174,5 @@ int main(void)
 	tcase_add_test(tcase, test_stay_root);
 	tcase_add_test(tcase, test_cannot_become);
 	tcase_add_test(tcase, test_descriptors);
-	suite_add_tcase(suite, tcase);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_case("privileges", tcase);
 }
