@@ -5,6 +5,7 @@ UNIT_TESTS = \
 	tests/unit/app/check_config \
 	tests/unit/app/check_control \
 	tests/unit/app/check_options \
+	tests/unit/app/check_worker \
 	tests/unit/base/check_addr \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
@@ -21,6 +22,7 @@ UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
 tests_unit_app_check_config_LDADD = $(UNIT_LIBS)
 tests_unit_app_check_control_LDADD = $(UNIT_LIBS)
 tests_unit_app_check_options_LDADD = $(UNIT_LIBS)
+tests_unit_app_check_worker_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
