@@ -48,10 +48,13 @@ static void complain(struct supply *supply, const char *why)
 	char text[ADDR_TEXT];
 
 	counter_add(&supply->engine->counters.stripes_failed, 1);
-	supply->backoff = supply->backoff == 0. ? BACKOFF_FIRST : supply->backoff * 2.;
-	if (supply->backoff > BACKOFF_MAX)
-		supply->backoff = BACKOFF_MAX;
-	supply->refill_at = now + supply->backoff;
+	/* Dials that were begun together fail together: that counts once. */
+	if (now >= supply->refill_at) {
+		supply->backoff = supply->backoff == 0. ? BACKOFF_FIRST : supply->backoff * 2.;
+		if (supply->backoff > BACKOFF_MAX)
+			supply->backoff = BACKOFF_MAX;
+		supply->refill_at = now + supply->backoff;
+	}
 	if (supply->complained_at != 0. && now - supply->complained_at < COMPLAINT_INTERVAL)
 		return;
 	supply->complained_at = now;
