@@ -9,6 +9,7 @@ UNIT_TESTS = \
 	tests/unit/base/check_addr \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
+	tests/unit/core/check_flow \
 	tests/unit/net/check_conntrack \
 	tests/unit/net/check_privileges \
 	tests/unit/wire/check_control \
@@ -17,6 +18,7 @@ UNIT_TESTS = \
 	tests/unit/wire/check_keyring
 
 UNIT_LIBS = $(RORO_LIBS) $(CHECK_LIBS)
+UNIT_PAIR = tests/unit/unit.h tests/unit/core/pair.c tests/unit/core/pair.h
 UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
 
 tests_unit_app_check_config_LDADD = $(UNIT_LIBS)
@@ -26,6 +28,8 @@ tests_unit_app_check_worker_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_flow_SOURCES = tests/unit/core/check_flow.c $(UNIT_PAIR)
+tests_unit_core_check_flow_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_privileges_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_control_SOURCES = tests/unit/wire/check_control.c $(UNIT_VECTORS)
