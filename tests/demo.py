@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ISC
 """What tests/demo shows: a file across a lossy WAN, directly and through ro-ro-tcp.
 
-Direct comes first, with no rule in place; then relay, proxy and firewall are started as a user would
-start them, and the same client fetches the same file from the same server again.
+Direct comes first, with no rule in place; then relay, proxy and firewall are started as a user
+would start them, and the same client fetches the same file from the same server again.
 """
 
 import contextlib
@@ -267,7 +267,8 @@ class Demo:
         self.lab = lab
         self.screen = Screen()
         self.folder = folder
-        self.env = {**os.environ, 'PATH': f"{build / 'src'}:{TOP / 'netfilter'}:{os.environ['PATH']}"}
+        programs = [str(build / 'src'), str(TOP / 'netfilter'), os.environ['PATH']]
+        self.env = {**os.environ, 'PATH': ':'.join(programs)}
         self.file = os.urandom(FILE_SIZE)
         self.hash = hashlib.sha256(self.file).hexdigest()
         self.server = Server(lab, self.file)
@@ -374,8 +375,8 @@ class Demo:
     def wait_captured(self):
         """The rules take connections only when the proxy has reported itself alive."""
         deadline = time.monotonic() + PATIENCE
-        alive = 'IPv4: the proxy is alive'
-        while alive not in self.lab.run('gw', ['ro-ro-tcp-firewall', 'status'], env=self.env).stdout:
+        ask = ['ro-ro-tcp-firewall', 'status']
+        while 'IPv4: the proxy is alive' not in self.lab.run('gw', ask, env=self.env).stdout:
             if time.monotonic() > deadline:
                 raise Failure('the proxy does not report itself alive to the firewall')
             time.sleep(0.1)
@@ -394,7 +395,8 @@ class Demo:
     def play(self):
         client = self.lab.address('client')
         say = self.screen.say
-        say(f'\nA WAN of 100 Mbit/s, 100 ms round trip, 1 % loss; a file of {FILE_SIZE / 1e6:.0f} MB.\n\n'
+        say('\nA WAN of 100 Mbit/s, 100 ms round trip, 1 % loss; '
+            f'a file of {FILE_SIZE / 1e6:.0f} MB.\n\n'
             '    client ---- gw ====== WAN ====== relay ---- server\n')
         say(f'1. Directly, {DIRECT_SECONDS} s at most for each transfer')
         with self.server:
@@ -415,7 +417,8 @@ class Demo:
 
     @staticmethod
     def available():
-        return pathlib.Path('/proc/sys/net/ipv4/tcp_available_congestion_control').read_text().split()
+        sysctls = pathlib.Path('/proc/sys/net/ipv4')
+        return (sysctls / 'tcp_available_congestion_control').read_text().split()
 
     def show(self, stripes):
         say = self.screen.say
@@ -430,10 +433,12 @@ class Demo:
         base = self.rows[0][2]
         slowest = max(row[2] for row in self.rows)
         for name, _, seconds in self.rows:
-            self.show_row(name, f'{seconds * 1000:7.0f}   {seconds / base:6.2f} x', seconds / slowest / 2)
+            self.show_row(name, f'{seconds * 1000:7.0f}   {seconds / base:6.2f} x',
+                          seconds / slowest / 2)
         say(f'\n  A full bar is the link, 100 Mbit/s, of which TCP can use {PAYLOAD_LIMIT}.')
         if not all(transfer.complete() for row in self.rows for transfer in row[1].values()):
-            minutes = FILE_SIZE * 8e-6 / min(t.rate for row in self.rows for t in row[1].values()) / 60
+            slowest = min(transfer.rate for row in self.rows for transfer in row[1].values())
+            minutes = FILE_SIZE * 8e-6 / slowest / 60
             say(f'  * Cut off after {DIRECT_SECONDS} s, and reckoned from what had come by then; the '
                 f'slowest would take\n    {minutes:.1f} minutes. All others are the whole file, '
                 'with the right SHA-256.')
