@@ -120,12 +120,14 @@ static bool on_control(struct stripe *stripe, const struct control *control)
 
 	switch (control->type) {
 	case CONTROL_NUMBER:
-		if (control->number.number != 0 && (group->number == 0 || group->number == control->number.number))
-			group->number = control->number.number;
-		else if (control->number.number != 0)
-			return false;
-		else
+		if (control->number.number == 0) {
 			refused(flow, control->number.reason);
+			return true;
+		}
+		if (control->number.number >= EXTENSION_FIRST ||
+		    (group->number != 0 && group->number != control->number.number))
+			return false;
+		group->number = control->number.number;
 		return true;
 	case CONTROL_CONNECTED:
 		return true;
