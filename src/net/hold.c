@@ -56,17 +56,26 @@ static void report(struct hold_pool *pool)
 	set_counter(pool->counters.buffers_busy, pool->buffers - pool->buffers_idle);
 }
 
+static bool has_buffer(const struct hold_pool *pool)
+{
+	return pool->buffers_idle > 0 || pool->buffers < pool->buffers_max;
+}
+
+/* One that is woken may have no use for the buffer any more: then the next is asked. Each once, so that this ends. */
 static void on_wake(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct hold_pool *pool = timer->data;
-	struct hold_waiter *waiter = TAILQ_FIRST(&pool->waiters);
+	struct hold_waiter *waiter;
+	unsigned count = 0;
 
 	(void)loop;
 	(void)revents;
-	if (waiter == NULL)
-		return;
-	hold_unwait(pool, waiter);
-	waiter->ready(waiter);
+	TAILQ_FOREACH(waiter, &pool->waiters, link)
+		count++;
+	while (count-- > 0 && has_buffer(pool) && (waiter = TAILQ_FIRST(&pool->waiters)) != NULL) {
+		hold_unwait(pool, waiter);
+		waiter->ready(waiter);
+	}
 }
 
 struct hold_pool *hold_pool_new(struct ev_loop *loop, unsigned max_pipes, unsigned max_buffers,
