@@ -11,7 +11,10 @@ UNIT_TESTS = \
 	tests/unit/base/check_rules \
 	tests/unit/core/check_flow \
 	tests/unit/net/check_conntrack \
+	tests/unit/net/check_hangup \
+	tests/unit/net/check_hold \
 	tests/unit/net/check_privileges \
+	tests/unit/net/check_sock \
 	tests/unit/wire/check_control \
 	tests/unit/wire/check_datagram \
 	tests/unit/wire/check_greeting \
@@ -31,7 +34,13 @@ tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_flow_SOURCES = tests/unit/core/check_flow.c $(UNIT_PAIR)
 tests_unit_core_check_flow_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
+tests_unit_net_check_hangup_SOURCES = tests/unit/net/check_hangup.c $(UNIT_PAIR)
+tests_unit_net_check_hangup_LDADD = $(UNIT_LIBS)
+tests_unit_net_check_hold_SOURCES = tests/unit/net/check_hold.c $(UNIT_PAIR)
+tests_unit_net_check_hold_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_privileges_LDADD = $(UNIT_LIBS)
+tests_unit_net_check_sock_SOURCES = tests/unit/net/check_sock.c $(UNIT_PAIR)
+tests_unit_net_check_sock_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_control_SOURCES = tests/unit/wire/check_control.c $(UNIT_VECTORS)
 tests_unit_wire_check_control_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_datagram_SOURCES = tests/unit/wire/check_datagram.c $(UNIT_VECTORS)
