@@ -439,10 +439,10 @@ class Demo:
         if not all(transfer.complete() for row in self.rows for transfer in row[1].values()):
             slowest = min(transfer.rate for row in self.rows for transfer in row[1].values())
             minutes = FILE_SIZE * 8e-6 / slowest / 60
-            say(f'  * Cut off after {DIRECT_SECONDS} s, and reckoned from what had come by then; the '
-                f'slowest would take\n    {minutes:.1f} minutes. All others are the whole file, '
+            say(f'  * Cut off after {DIRECT_SECONDS} s, and reckoned from what had come by then; '
+                f'the slowest would take\n    {minutes:.1f} minutes. All others are the whole file, '
                 'with the right SHA-256.')
-        say(f'  Client and server use the congestion control named, and CUBIC in the row ro-ro-tcp; '
+        say('  Client and server use the congestion control named, and CUBIC in the row ro-ro-tcp; '
             f'the stripes\n  between proxy and relay use {stripes.upper()}. '
             f'First byte: the median of {REQUESTS} new connections.')
 

@@ -42,7 +42,7 @@ class Count:
 
 
 class Unit:
-    """`make check`: programs of Check, which say how many tests they ran, and others that are one."""
+    """`make check`: programs of Check, which say how many tests they ran; others count as one."""
 
     def __init__(self, build):
         self.build = build
@@ -60,7 +60,7 @@ class Unit:
         total = sum((self.count_program(result) for result in results), Count())
         announced = re.search(r'^# TOTAL: (\d+)', self.summary.read_text(), re.M)
         if int(announced[1]) != len(results):
-            raise ValueError(f'{announced[1]} programs were to run, and {len(results)} have a result')
+            raise ValueError(f'{len(results)} of {announced[1]} programs have a result')
         if status != 0 and total.failed == 0:
             raise ValueError(f'make check ended with {status}')
         return total
@@ -77,7 +77,7 @@ class Unit:
             count += Count(checks - failures - errors, failures + errors)
         if verdict == 'PASS' and count.passed + count.failed == 0:
             return Count(passed=1)
-        if verdict != 'PASS' and count.failed == 0:  # it crashed, or a sanitizer had a word at its end
+        if verdict != 'PASS' and count.failed == 0:  # it crashed, or a sanitizer spoke at its end
             count += Count(failed=1)
         return count
 
@@ -91,8 +91,9 @@ class Pytest:
 
     def command(self, options):
         self.report.unlink(missing_ok=True)
-        return ['/usr/bin/python3', '-m', 'pytest', '-p', 'no:cacheprovider', '-ra', '--durations=5',
-                f'--rootdir={TOP}', f'--junitxml={self.report}', str(self.folder), *options]
+        return ['/usr/bin/python3', '-m', 'pytest', '-p', 'no:cacheprovider', '-ra',
+                '--durations=5', f'--rootdir={TOP}', f'--junitxml={self.report}',
+                str(self.folder), *options]
 
     def count(self, status):
         total = Count()
@@ -109,7 +110,7 @@ class Pytest:
 
 
 def run(command):
-    """Runs a suite's command to its end and returns its status. When we are interrupted, so is it."""
+    """Runs a suite's command to its end and returns its status. It is interrupted as we are."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         return process.wait(LIMIT)
