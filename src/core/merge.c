@@ -8,6 +8,9 @@
 /* Payload bytes that one flow may move before the others of its loop get their turn. */
 #define MERGE_BUDGET (512 * 1024)
 
+/* What a step costs at least: small datagrams take time, too. */
+#define STEP_COST 4096
+
 /* A payload of which this much is left goes through a pipe; the rest is copied, with the next header. */
 #define SPLICE_SIZE 16384
 
@@ -115,6 +118,8 @@ bool merge_end(struct group *group, uint32_t final, bool reset)
 		if (final == 0 && (merge->any || merge->current != NULL))
 			return false;
 		if (final != 0 && serial_distance(merge->due, serial_next(final)) >= SERIAL_WINDOW)
+			return false;
+		if (final != 0 && merge->current != NULL && serial_next(final) == merge->due)
 			return false;
 		TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 			if (stripe->in.parked && (final == 0 || serial_distance(merge->due, stripe->in.datagram.serial) >
@@ -232,6 +237,13 @@ static bool deliver(struct group *group)
 	return false;
 }
 
+static void spend(size_t *budget, size_t n)
+{
+	if (n < STEP_COST)
+		n = STEP_COST;
+	*budget -= n < *budget ? n : *budget;
+}
+
 /* One step. False if there's nothing to go on with. */
 static bool step(struct group *group, size_t *budget)
 {
@@ -247,18 +259,19 @@ static bool step(struct group *group, size_t *budget)
 			end_reached(group);
 		return false;
 	}
+	if (*budget == 0) {
+		stripe_read_later(stripe);
+		return false;
+	}
 	if (stripe->in.left == 0) {
+		spend(budget, 0);
 		datagram_done(group, stripe);
 		return true;
-	}
-	if (*budget == 0) {
-		ev_feed_event(group->engine->loop, &stripe->rd, EV_READ);
-		return false;
 	}
 	n = take_payload(group, stripe);
 	if (n == 0)
 		return false;
-	*budget -= n < *budget ? n : *budget;
+	spend(budget, n);
 	group_count(group, n);
 	return true;
 }

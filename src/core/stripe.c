@@ -68,6 +68,13 @@ static void on_failed(struct hangup_watch *watch)
 	stripe_close(stripe, false, "reset by the peer");
 }
 
+static void on_again(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	stripe_read(timer->data);
+}
+
 static int watch(struct stripe *stripe)
 {
 	if (hangup_add(stripe->engine->hangup, stripe->fd, &stripe->hangup) < 0)
@@ -84,6 +91,7 @@ static void unwatch(struct stripe *stripe)
 	ev_io_stop(stripe->engine->loop, &stripe->rd);
 	ev_io_stop(stripe->engine->loop, &stripe->wr);
 	ev_timer_stop(stripe->engine->loop, &stripe->leave_timer);
+	ev_timer_stop(stripe->engine->loop, &stripe->again);
 	hangup_remove(stripe->engine->hangup, stripe->fd);
 	counter_sub(&stripe->engine->counters.stripes_now, 1);
 	TAILQ_REMOVE(&stripe->engine->stripes, stripe, engine_link);
@@ -107,7 +115,8 @@ struct stripe *stripe_new(struct engine *engine, int fd, bool base, const struct
 	ev_io_init(&stripe->rd, on_readable, fd, EV_READ);
 	ev_io_init(&stripe->wr, on_writable, fd, EV_WRITE);
 	ev_timer_init(&stripe->leave_timer, on_leave_timeout, 0., 0.);
-	stripe->rd.data = stripe->wr.data = stripe->leave_timer.data = stripe;
+	ev_timer_init(&stripe->again, on_again, 0., 0.);
+	stripe->rd.data = stripe->wr.data = stripe->leave_timer.data = stripe->again.data = stripe;
 	if (watch(stripe) < 0) {
 		free(stripe);
 		return NULL;
@@ -347,6 +356,15 @@ void stripe_push_header(struct stripe *stripe, const uint8_t *bytes, size_t n)
 {
 	memcpy(stripe->in.header, bytes, n);
 	stripe->in.have = (uint8_t)n;
+}
+
+/* Not ev_feed_event(): what is fed in a callback is called before the loop polls, or calls anything else. */
+void stripe_read_later(struct stripe *stripe)
+{
+	if (ev_is_active(&stripe->again))
+		return;
+	ev_timer_set(&stripe->again, 0., 0.);
+	ev_timer_start(stripe->engine->loop, &stripe->again);
 }
 
 void stripe_park(struct stripe *stripe)

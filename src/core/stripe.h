@@ -80,6 +80,7 @@ struct stripe {
 	bool detach_sent, detach_received;
 	ev_io rd, wr;
 	ev_timer leave_timer;
+	ev_timer again; /* reads on when others had their turn */
 	struct hangup_watch hangup;
 	struct stripe_in in;
 	struct stripe_out out;
@@ -136,6 +137,9 @@ bool stripe_take_detach(struct stripe *stripe);
 
 /* Reads on, from the loop or after it was parked or held. */
 void stripe_read(struct stripe *stripe);
+
+/* The same when the loop comes round next: others get their turn first. */
+void stripe_read_later(struct stripe *stripe);
 
 /* The next header was read along with the payload that ended before it: n bytes of it. */
 void stripe_push_header(struct stripe *stripe, const uint8_t *bytes, size_t n);

@@ -179,7 +179,7 @@ void stripe_read(struct stripe *stripe)
 
 	for (unsigned i = 0; result == 1 && !in->parked && !in->eof && !stripe->closed; i++) {
 		if (i == READ_BUDGET) {
-			ev_feed_event(stripe->engine->loop, &stripe->rd, EV_READ);
+			stripe_read_later(stripe);
 			return;
 		}
 		if (!in->parsed)
