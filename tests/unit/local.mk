@@ -10,6 +10,7 @@ UNIT_TESTS = \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
 	tests/unit/core/check_flow \
+	tests/unit/core/check_merge \
 	tests/unit/net/check_conntrack \
 	tests/unit/net/check_hangup \
 	tests/unit/net/check_hold \
@@ -33,6 +34,8 @@ tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_flow_SOURCES = tests/unit/core/check_flow.c $(UNIT_PAIR)
 tests_unit_core_check_flow_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)
+tests_unit_core_check_merge_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_hangup_SOURCES = tests/unit/net/check_hangup.c $(UNIT_PAIR)
 tests_unit_net_check_hangup_LDADD = $(UNIT_LIBS)
