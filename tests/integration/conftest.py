@@ -3,6 +3,7 @@
 
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -21,6 +22,8 @@ STARTED = pytest.StashKey[list]()
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes more than about five seconds')
+    # As Ctrl-C: ends the run and tears everything down. By default it ends Python on the spot.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -173,7 +173,7 @@ class Daemon(Program):
         wait_for(f'{self.role}: {name} == {value}, it is {self.counter(name)}',
                  lambda: self.counter(name) == value, seconds)
 
-    def wait_idle(self, seconds=PATIENCE):
+    def wait_idle(self, seconds=10):
         """Waits until no flow is left, nor anything that a flow holds."""
         names = ('flows_now', 'pipes_busy_now', 'buffers_busy_now')
         counters = {}
@@ -274,7 +274,7 @@ class Gateway:
     def daemons(self):
         return [self.proxy, self.relay]
 
-    def wait_idle(self, seconds=PATIENCE):
+    def wait_idle(self, seconds=10):
         for daemon in self.daemons():
             daemon.wait_idle(seconds)
 
