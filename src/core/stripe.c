@@ -141,8 +141,11 @@ int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner)
 
 	stripe->engine = engine;
 	stripe->owner = owner;
-	if (watch(stripe) == 0)
+	if (watch(stripe) == 0) {
+		if (!stripe->out.writable)
+			ev_io_start(engine->loop, &stripe->wr);
 		return 0;
+	}
 	saved = errno;
 	sock_abort(stripe->fd);
 	free(stripe);
