@@ -11,6 +11,7 @@ UNIT_TESTS = \
 	tests/unit/base/check_rules \
 	tests/unit/core/check_flow \
 	tests/unit/core/check_merge \
+	tests/unit/core/check_stripe \
 	tests/unit/net/check_conntrack \
 	tests/unit/net/check_hangup \
 	tests/unit/net/check_hold \
@@ -36,6 +37,8 @@ tests_unit_core_check_flow_SOURCES = tests/unit/core/check_flow.c $(UNIT_PAIR)
 tests_unit_core_check_flow_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)
 tests_unit_core_check_merge_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_stripe_SOURCES = tests/unit/core/check_stripe.c $(UNIT_PAIR)
+tests_unit_core_check_stripe_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_hangup_SOURCES = tests/unit/net/check_hangup.c $(UNIT_PAIR)
 tests_unit_net_check_hangup_LDADD = $(UNIT_LIBS)
