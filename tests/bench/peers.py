@@ -59,7 +59,7 @@ class Ours(Variant):
         names = {entry.pw_name for entry in pwd.getpwall()}
         user = 'ro-ro-tcp' if 'ro-ro-tcp' in names else 'nobody'
         choice = ['--congestion', self.congestion] if self.congestion else []
-        common = ['--user', user, *choice]
+        common = ['--user', user, '--grace', '0', *choice]
         setting.start('relay', [setting.program, 'relay', '--insecure', *common, *self.relay_options,
                                 '--control', setting.folder / 'relay' / 'control'])
         setting.wait_ready('relay', 'ready: relay on ')

@@ -74,7 +74,7 @@ class Scenario:
     metrics: tuple
     options: dict
     seconds: float             # that it takes on the link, for one variant
-    variants: tuple = ()       # of a quick run; () is all that can do it
+    variants: tuple = ()       # without --variant; () is all that can do it
 
     def can(self, variant):
         """Whether the variant has what this measures."""
@@ -103,6 +103,7 @@ class Scenario:
 
 
 def _size(number):
+    """1000000 is 1MB."""
     for unit, name in ((1000000, 'MB'), (1000, 'KB')):
         if number >= unit:
             return f'{number // unit}{name}'
@@ -159,32 +160,43 @@ def memory_active(flows, **more):
                     {'flows': flows, 'seconds': 12}, 14, **more)
 
 
+# Where not every variant has something of its own to tell.
+MAIN = ('direct-cubic', 'direct-bbr', 'roro', 'roro-16-bbr', 'roro-64-bbr', 'roro-64-cubic', 'haproxy-bbr',
+        'ss-bbr', 'kcptun', 'kcptun-tuned', 'mptcp-bbr')
+CARRIED = MAIN + ('haproxy-cubic', 'mptcp-cubic', 'iperf3-16-cubic', 'iperf3-16-bbr', 'ss-cubic', 'roro-8-bbr')
+
+
 def full():
     """Around 100 Mbit/s and 100 ms each property is varied by itself, and a few corners are added."""
-    middle = [Link(loss=loss, burst=burst) for loss, burst in
-              ((0, 1), (0.1, 1), (1, 1), (3, 1), (0.1, 4), (1, 4), (3, 4))]
-    result = [bulk(link, seconds=60 if link.loss in (1, 3) and link.burst == 1 else 15) for link in middle]
-    result += [bulk(Link(loss=loss), up=True) for loss in (0, 1, 3)]
-    result += [bulk(Link(rtt=rtt, loss=loss)) for rtt in (1, 30, 300, 600) for loss in (0, 1)]
-    result += [bulk(Link(rate=rate, loss=loss)) for rate in (10, 500) for loss in (0, 1)]
-    result += [bulk(Link(10, 600, 3)), bulk(Link(500, 30, 0.1)), bulk(Link(500, 300, 1))]
-    result += [bulk(Link(loss=loss), flows=flows) for loss in (0, 1) for flows in (10, 100)]
+    result = [bulk(Link(loss=loss), seconds=60 if loss in (1, 3) else 15, variants=CARRIED)
+              for loss in (0, 0.1, 1, 3)]
+    others = [Link(loss=loss, burst=4) for loss in (0.1, 1, 3)]
+    others += [Link(rtt=rtt, loss=loss) for rtt in (1, 30, 300, 600) for loss in (0, 1)]
+    others += [Link(rate=rate, loss=loss) for rate in (10, 500) for loss in (0, 1)]
+    others += [Link(10, 600, 3), Link(500, 30, 0.1), Link(500, 300, 1)]
+    result += [bulk(link, variants=CARRIED) for link in others]
+    result += [bulk(Link(loss=loss), up=True, variants=CARRIED) for loss in (0, 1, 3)]
+    result += [bulk(Link(loss=loss), flows=flows, variants=MAIN) for loss in (0, 1) for flows in (10, 100)]
     result += _objects(Link(loss=0)) + _objects(Link(loss=1))
-    result += [objects(Link(rtt=200, loss=loss), 1000000, rounds=12) for loss in (0, 1)]
-    result += [first_byte(Link(rtt=rtt)) for rtt in (30, 100, 300, 600)] + [first_byte(Link(loss=1))]
-    result += [interactive(Link(loss=loss)) for loss in (0, 1)] + [interactive(Link(10, 30))]
-    result += [interactive(Link(), flows=0)]
-    result += [fairness(Link()), fairness(Link(rtt=30)), fairness(Link(10, 30))]
+    result += [objects(Link(rtt=200, loss=loss), 1000000, rounds=12, variants=MAIN) for loss in (0, 1)]
+    result += [first_byte(Link(rtt=rtt), variants=MAIN) for rtt in (30, 100, 300, 600)]
+    result += [first_byte(Link(loss=1), variants=MAIN), interactive(Link(), flows=0, variants=MAIN)]
+    result += [interactive(link, variants=MAIN) for link in (Link(), Link(loss=1), Link(10, 30))]
+    result += [fairness(link, variants=MAIN) for link in (Link(), Link(rtt=30), Link(10, 30))]
     return result + _machine()
 
 
 def _objects(link):
-    result = [objects(link, size, flows) for size in (10000, 100000, 1000000) for flows in (1, 10, 100)]
-    result += [objects(link, 10000000, flows) for flows in (1, 10)] + [objects(link, 100000000)]
-    return result + [objects(link, size, up=True) for size in (10000, 100000, 1000000, 10000000, 100000000)]
+    result = [objects(link, size, flows, variants=MAIN)
+              for size in (10000, 100000, 1000000) for flows in (1, 10, 100)]
+    result += [objects(link, 10000000, flows, variants=MAIN) for flows in (1, 10)]
+    result += [objects(link, 100000000, variants=MAIN)]
+    return result + [objects(link, size, up=True, variants=MAIN)
+                     for size in (10000, 100000, 1000000, 10000000, 100000000)]
 
 
 def _machine():
+    """Splicing or not is a question of processor time, so both are in here."""
     return [cpu(), cpu(up=True), cpu(flows=10), rate(), memory_idle(1000), memory_idle(5000),
             memory_active(100), memory_active(1000), memory_active(5000)]
 
