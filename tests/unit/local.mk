@@ -9,6 +9,8 @@ UNIT_TESTS = \
 	tests/unit/base/check_addr \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
+	tests/unit/core/check_choose \
+	tests/unit/core/check_group \
 	tests/unit/core/check_flow \
 	tests/unit/core/check_merge \
 	tests/unit/core/check_stripe \
@@ -33,6 +35,10 @@ tests_unit_app_check_worker_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_choose_SOURCES = tests/unit/core/check_choose.c $(UNIT_PAIR)
+tests_unit_core_check_choose_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_group_SOURCES = tests/unit/core/check_group.c $(UNIT_PAIR)
+tests_unit_core_check_group_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_flow_SOURCES = tests/unit/core/check_flow.c $(UNIT_PAIR)
 tests_unit_core_check_flow_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: ISC */
+#include "core/choose.h"
+
+#include <string.h>
+
+#include "tests/unit/core/pair.h"
+
+/* A path of 100 ms and 10 MB/s with nothing under way. */
+static const struct sock_path good = {.rtt = 100000, .mss = 1448, .window = 1 << 20, .pacing = 10000000};
+
+START_TEST(test_size)
+{
+	struct stripe stripe = {.out.path = good};
+	uint32_t last = 0, size;
+
+	ck_assert_uint_eq(choose_size(&stripe), 80000);
+	for (uint64_t pacing = 1; pacing < UINT64_MAX / 2; pacing *= 3) {
+		stripe.out.path.pacing = pacing;
+		size = choose_size(&stripe);
+		ck_assert_uint_ge(size, 4096);
+		ck_assert_uint_le(size, 256 * 1024);
+		if (pacing < UINT64_MAX / 10000)
+			ck_assert_uint_ge(size, last);
+		last = size;
+	}
+	/* The kernel doesn't know, or doesn't pace. */
+	stripe.out.path.pacing = 0;
+	size = choose_size(&stripe);
+	stripe.out.path.pacing = UINT64_MAX;
+	ck_assert_uint_eq(choose_size(&stripe), size);
+	ck_assert_uint_ge(size, 4096);
+	/* Never more than the protocol lets us send. */
+	ck_assert_uint_le(256 * 1024, DATAGRAM_MAX_EXTENDED);
+}
+END_TEST
+
+START_TEST(test_unsent)
+{
+	struct sock_path path = good;
+	uint32_t last = 0, limit;
+
+	for (path.pacing = 1; path.pacing < 1000000000000; path.pacing *= 3) {
+		limit = choose_unsent(&path);
+		ck_assert_uint_ge(limit, 8192);
+		ck_assert_uint_le(limit, 512 * 1024);
+		ck_assert_uint_ge(limit, last);
+		last = limit;
+	}
+	ck_assert_uint_eq(last, 512 * 1024);
+}
+END_TEST
+
+START_TEST(test_arrival)
+{
+	struct sock_path path = good, other = good;
+	uint64_t arrival = choose_arrival(&good, 4096);
+
+	ck_assert_uint_eq(arrival, 50000);
+	other.rtt = 30000;
+	ck_assert_uint_lt(choose_arrival(&other, 4096), arrival);
+	path.unsent = 100000;
+	ck_assert_uint_eq(choose_arrival(&path, 4096), 60000);
+	/* What is on its way leaves less of the window. */
+	path = good;
+	path.flying = path.window - 1000;
+	ck_assert_uint_gt(choose_arrival(&path, 4096), arrival);
+	ck_assert_uint_eq(choose_arrival(&path, 1000), arrival);
+	path.flying = path.window * 2;
+	ck_assert_uint_gt(choose_arrival(&path, 1000), arrival);
+	other = path;
+	other.pacing *= 10;
+	ck_assert_uint_lt(choose_arrival(&other, 100000), choose_arrival(&path, 100000));
+	/* The extremes. */
+	path = (struct sock_path){.rtt = UINT32_MAX, .window = UINT32_MAX, .unsent = UINT32_MAX, .pacing = 1};
+	ck_assert_uint_gt(choose_arrival(&path, UINT32_MAX), arrival);
+}
+END_TEST
+
+START_TEST(test_stripe)
+{
+	struct pair pair;
+	struct stripe **s;
+
+	pair_open_raw(&pair, 3, 0);
+	s = pair.a.stripes;
+	for (unsigned i = 0; i < 3; i++)
+		s[i]->out.path = good;
+	pair.a.group->spread.bulk = true;
+	s[1]->out.path.rtt = 20000;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[1]);
+	/* A short way isn't worth a long queue. */
+	s[1]->out.path.unsent = 500000;
+	s[2]->out.path.rtt = 90000;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[2]);
+	s[2]->out.path.stalled = true;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	/* Rather a stalled one than none. */
+	s[0]->out.writable = s[1]->out.writable = false;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[2]);
+	s[2]->detach_received = true;
+	ck_assert_ptr_null(choose_stripe(pair.a.group));
+	s[2]->detach_received = false;
+	s[2]->out.queued = 1;
+	ck_assert_ptr_null(choose_stripe(pair.a.group));
+	s[2]->out.queued = 0;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[2]);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Small data stays where it was, unless another is much better. */
+START_TEST(test_sticky)
+{
+	struct pair pair;
+	struct stripe **s;
+
+	pair_open_raw(&pair, 2, 0);
+	s = pair.a.stripes;
+	s[0]->out.path = s[1]->out.path = good;
+	s[0]->out.path.rtt = 90000;
+	pair.a.group->spread.last = s[1];
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[1]);
+	pair.a.group->spread.bulk = true;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	pair.a.group->spread.bulk = false;
+	s[0]->out.path.rtt = 50000;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	pair_close(&pair);
+}
+END_TEST
+
+int main(void)
+{
+	return RUN_TESTS("choose", test_size, test_unsent, test_arrival, test_stripe, test_sticky);
+}
