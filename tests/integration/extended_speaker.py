@@ -182,6 +182,7 @@ class Group:
         self.connected = False
         self.serial = 0  # the last that was sent
         self.fin = None
+        self.detached = set()  # stripes on which the other end has said Detach
         self._due = 1
         self._early = {}
         self._turn = 0
@@ -221,7 +222,8 @@ class Group:
 
     def read_some(self):
         """One message from each stripe that has one."""
-        by_fd = {stripe.sock.fileno(): stripe for stripe in self.stripes}
+        by_fd = {stripe.sock.fileno(): stripe for stripe in self.stripes
+                 if stripe not in self.detached}
         timeout = self.stripes[0].sock.gettimeout()
         ready = select.select(list(by_fd), [], [], timeout)[0]
         if not ready:
@@ -245,6 +247,8 @@ class Group:
             self._take_number(*message.numbers())
         elif message.kind == CONNECTED:
             self.connected = True
+        elif message.kind == DETACH:
+            self.detached.add(stripe)
         else:
             raise Broken(f'{message!r} in a group')
 
@@ -261,12 +265,12 @@ class Group:
         for stripe in self.stripes:
             stripe.send(control(DETACH))
         for stripe in self.stripes:
-            while True:
+            while stripe not in self.detached:
                 message = stripe.read()
                 if message is None:
                     raise Broken('a stripe ended before its Detach')
                 if isinstance(message, Control) and message.kind == DETACH:
-                    break
+                    self.detached.add(stripe)
         idle, self.stripes = self.stripes, []
         return idle
 
