@@ -841,8 +841,9 @@ def test_good_addresses(net):
 
 
 def test_not_root(net):
-    # From standard input: the checkout may be where nobody but root can go.
-    p = net.run(f"setpriv --reuid nobody --clear-groups sh -s up --lan lan < {SCRIPT}", check=False)
+    # Root reads it: the checkout may be where nobody else can go.
+    p = net.run(f'setpriv --reuid nobody --clear-groups sh -c "$(cat {SCRIPT})" ro-ro-tcp-firewall up --lan lan '
+                "< /dev/null", check=False)
     assert p.returncode == 1 and p.stderr == "ro-ro-tcp-firewall: must be run as root\n"
 
 
