@@ -116,8 +116,12 @@ static void refused(struct flow *flow, enum reason reason)
 static bool on_control(struct stripe *stripe, const struct control *control)
 {
 	struct group *group = stripe->group;
-	struct flow *flow = group->owner;
+	struct flow *flow;
 
+	/* Open and Join come on idle stripes, and are not the relay's to send. */
+	if (group == NULL)
+		return false;
+	flow = group->owner;
 	switch (control->type) {
 	case CONTROL_NUMBER:
 		if (control->number.number == 0) {
