@@ -19,6 +19,11 @@ UNIT_TESTS = \
 	tests/unit/net/check_hold \
 	tests/unit/net/check_privileges \
 	tests/unit/net/check_sock \
+	tests/unit/role/check_acceptor \
+	tests/unit/role/check_greet \
+	tests/unit/role/check_service \
+	tests/unit/role/check_supply \
+	tests/unit/role/check_team \
 	tests/unit/wire/check_control \
 	tests/unit/wire/check_datagram \
 	tests/unit/wire/check_greeting \
@@ -53,6 +58,16 @@ tests_unit_net_check_hold_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_privileges_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_sock_SOURCES = tests/unit/net/check_sock.c $(UNIT_PAIR)
 tests_unit_net_check_sock_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_acceptor_SOURCES = tests/unit/role/check_acceptor.c $(UNIT_PAIR)
+tests_unit_role_check_acceptor_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_greet_SOURCES = tests/unit/role/check_greet.c $(UNIT_PAIR)
+tests_unit_role_check_greet_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_service_SOURCES = tests/unit/role/check_service.c $(UNIT_PAIR)
+tests_unit_role_check_service_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_supply_SOURCES = tests/unit/role/check_supply.c $(UNIT_PAIR)
+tests_unit_role_check_supply_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_team_SOURCES = tests/unit/role/check_team.c $(UNIT_PAIR)
+tests_unit_role_check_team_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_control_SOURCES = tests/unit/wire/check_control.c $(UNIT_VECTORS)
 tests_unit_wire_check_control_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_datagram_SOURCES = tests/unit/wire/check_datagram.c $(UNIT_VECTORS)
