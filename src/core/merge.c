@@ -14,17 +14,9 @@
 /* A payload of which this much is left goes through a pipe; the rest is copied, with the next header. */
 #define SPLICE_SIZE 16384
 
-static void on_buffers(struct hold_waiter *waiter)
-{
-	struct merge *merge = (struct merge *)((char *)waiter - offsetof(struct merge, waiter));
-
-	merge_pump((struct group *)((char *)merge - offsetof(struct group, merge)));
-}
-
 void merge_init(struct group *group)
 {
 	group->merge.due = SERIAL_FIRST;
-	group->merge.waiter.ready = on_buffers;
 }
 
 void merge_stop(struct group *group)
@@ -32,7 +24,6 @@ void merge_stop(struct group *group)
 	struct merge *merge = &group->merge;
 
 	merge->stopped = true;
-	hold_unwait(group->engine->pool, &merge->waiter);
 	if (group->local >= 0)
 		ev_io_stop(group->engine->loop, &group->local_wr);
 	if (merge->current != NULL)
@@ -183,57 +174,82 @@ static void datagram_done(struct group *group, struct stripe *stripe)
 	stripe_read(stripe);
 }
 
-/* Reads payload into the hold. Returns its size; 0 if there's nothing to go on with. */
-static size_t take_payload(struct group *group, struct stripe *stripe)
+/* The local socket takes no more now. */
+static void wait_for_local(struct group *group)
 {
-	struct merge *merge = &group->merge;
-	struct hold_pool *pool = group->engine->pool;
-	uint8_t header[DATAGRAM_HEADER];
-	size_t left = stripe->in.left;
-	ssize_t n;
-
-	if (left >= SPLICE_SIZE)
-		n = hold_fill(pool, &merge->hold, stripe->fd, left, true);
-	else
-		n = hold_fill(pool, &merge->hold, stripe->fd, left + DATAGRAM_HEADER, false);
-	if (n > 0) {
-		size_t over = (size_t)n > left ? (size_t)n - left : 0;
-
-		if (over > 0) {
-			hold_cut(pool, &merge->hold, header, over);
-			stripe_push_header(stripe, header, over);
-			n -= (ssize_t)over;
-		}
-		stripe->in.left -= (uint32_t)n;
-		counter_add(&group->engine->counters.bytes_in, (uint64_t)n);
-		return (size_t)n;
-	}
-	if (n < 0 && errno == EAGAIN) {
-		ev_io_start(group->engine->loop, &stripe->rd);
-	} else if (n < 0 && errno == ENOBUFS) {
-		ev_io_stop(group->engine->loop, &stripe->rd);
-		hold_wait(pool, &merge->waiter);
-	} else {
-		stripe_close(stripe, false, n == 0 ? "ended inside a datagram" : "reset by the peer");
-	}
-	return 0;
+	ev_io_start(group->engine->loop, &group->local_wr);
+	if (group->merge.current != NULL)
+		ev_io_stop(group->engine->loop, &group->merge.current->rd);
 }
 
-/* True if the local socket has taken all there was. */
+/* Passes payload on by copying. False if there's nothing to go on with. */
+static bool copy_payload(struct group *group, struct stripe *stripe, size_t *n)
+{
+	uint8_t header[DATAGRAM_HEADER];
+	size_t header_n;
+	enum hold_passed passed = hold_pass(group->engine->pool, stripe->fd, group->local, stripe->in.left, n, header,
+					    &header_n);
+	int error = errno;
+
+	stripe->in.left -= (uint32_t)*n;
+	counter_add(&group->engine->counters.bytes_in, *n);
+	if (header_n > 0)
+		stripe_push_header(stripe, header, header_n);
+	switch (passed) {
+	case HOLD_PASSED:
+		return true;
+	case HOLD_FROM_EMPTY:
+		ev_io_start(group->engine->loop, &stripe->rd);
+		break;
+	case HOLD_FROM_ENDED:
+		stripe_close(stripe, false, "ended inside a datagram");
+		break;
+	case HOLD_FROM_FAILED:
+		stripe_close(stripe, false, "reset by the peer");
+		break;
+	case HOLD_TO_FULL:
+		wait_for_local(group);
+		break;
+	case HOLD_TO_FAILED:
+		group_local_failed(group, error);
+		break;
+	}
+	return false;
+}
+
+/* True if the local socket has taken all that the hold had. */
 static bool deliver(struct group *group)
 {
-	struct merge *merge = &group->merge;
-	int result = hold_drain(group->engine->pool, &merge->hold, group->local);
+	int result = hold_drain(group->engine->pool, &group->merge.hold, group->local);
 
-	if (result == 1)
-		return true;
-	if (result == 0) {
-		ev_io_start(group->engine->loop, &group->local_wr);
-		if (merge->current != NULL)
-			ev_io_stop(group->engine->loop, &merge->current->rd);
-	} else {
+	if (result == 0)
+		wait_for_local(group);
+	else if (result < 0)
 		group_local_failed(group, errno);
+	return result == 1;
+}
+
+/* Passes payload on, through a pipe if it's much. False if there's nothing to go on with; *n bytes were moved all the same. */
+static bool move_payload(struct group *group, struct stripe *stripe, size_t *n)
+{
+	ssize_t filled = -1;
+
+	*n = 0;
+	errno = ENOBUFS;
+	if (stripe->in.left >= SPLICE_SIZE)
+		filled = hold_splice(group->engine->pool, &group->merge.hold, stripe->fd, stripe->in.left);
+	if (filled < 0 && errno == ENOBUFS)
+		return copy_payload(group, stripe, n);
+	if (filled > 0) {
+		*n = (size_t)filled;
+		stripe->in.left -= (uint32_t)filled;
+		counter_add(&group->engine->counters.bytes_in, (uint64_t)filled);
+		return deliver(group);
 	}
+	if (filled < 0 && errno == EAGAIN)
+		ev_io_start(group->engine->loop, &stripe->rd);
+	else
+		stripe_close(stripe, false, filled == 0 ? "ended inside a datagram" : "reset by the peer");
 	return false;
 }
 
@@ -249,6 +265,7 @@ static bool step(struct group *group, size_t *budget)
 {
 	struct merge *merge = &group->merge;
 	struct stripe *stripe;
+	bool go_on;
 	size_t n;
 
 	if (!hold_empty(&merge->hold) && !deliver(group))
@@ -268,12 +285,11 @@ static bool step(struct group *group, size_t *budget)
 		datagram_done(group, stripe);
 		return true;
 	}
-	n = take_payload(group, stripe);
-	if (n == 0)
-		return false;
+	go_on = move_payload(group, stripe, &n);
 	spend(budget, n);
-	group_count(group, n);
-	return true;
+	if (n > 0 && !group->ended)
+		group_count(group, n);
+	return go_on;
 }
 
 void merge_pump(struct group *group)

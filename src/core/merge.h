@@ -22,8 +22,7 @@ struct merge {
 	bool pumping;		/* guards against re-entry */
 	uint32_t final;		/* the last serial, 0: none */
 	struct stripe *current; /* the one whose datagram is due and being delivered */
-	struct hold hold;	/* bytes on their way to the local socket */
-	struct hold_waiter waiter;
+	struct hold hold;	/* a pipe with bytes on their way to the local socket */
 };
 
 void merge_init(struct group *group);

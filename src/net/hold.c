@@ -25,7 +25,7 @@ struct hold_pipe {
 struct hold_buffer {
 	SLIST_ENTRY(hold_buffer) link;
 	uint32_t start;
-	uint8_t bytes[HOLD_PREFIX + HOLD_BUFFER + HOLD_PREFIX];
+	uint8_t bytes[HOLD_PREFIX + HOLD_BUFFER];
 };
 
 SLIST_HEAD(pipe_list, hold_pipe);
@@ -40,12 +40,18 @@ struct hold_pool {
 	unsigned pipes, pipes_idle, pipes_max;
 	unsigned buffers, buffers_idle, buffers_max;
 	struct waiter_list waiters;
+	uint8_t scratch[HOLD_BUFFER + HOLD_PREFIX]; /* what passes without rest */
 	ev_timer wake; /* never started: only fed, so that waiters are called from the loop */
 };
 
 static void set_counter(_Atomic uint64_t *counter, uint64_t value)
 {
 	atomic_store_explicit(counter, value, memory_order_relaxed);
+}
+
+static void add_counter(_Atomic uint64_t *counter, uint64_t n)
+{
+	set_counter(counter, atomic_load_explicit(counter, memory_order_relaxed) + n);
 }
 
 static void report(struct hold_pool *pool)
@@ -222,30 +228,25 @@ static void settle(struct hold_pool *pool, struct hold *hold)
 	hold->buffer = NULL;
 }
 
-/* As hold_fill(), and EINVAL means that this socket can't be spliced. */
-static ssize_t fill_pipe(struct hold_pool *pool, struct hold *hold, int fd, size_t max)
+ssize_t hold_splice(struct hold_pool *pool, struct hold *hold, int fd, size_t max)
 {
 	ssize_t n;
+	int saved;
 
+	hold->pipe = pipe_borrow(pool);
+	if (hold->pipe == NULL) {
+		errno = ENOBUFS;
+		return -1;
+	}
 	/* The pipe is empty, so EAGAIN can only mean that the socket is. */
 	n = splice(fd, NULL, hold->pipe->in, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	saved = n < 0 && errno == EINVAL ? ENOBUFS : errno;
 	if (n > 0) {
 		hold->length = (uint32_t)n;
-		atomic_store_explicit(pool->counters.spliced,
-				      atomic_load_explicit(pool->counters.spliced, memory_order_relaxed) + (uint64_t)n,
-				      memory_order_relaxed);
+		add_counter(pool->counters.spliced, (uint64_t)n);
 	}
-	return n;
-}
-
-static ssize_t fill_buffer(struct hold *hold, int fd, size_t max)
-{
-	/* Beyond HOLD_BUFFER there's room for the header that may follow a whole datagram. */
-	size_t room = HOLD_BUFFER + HOLD_PREFIX;
-	ssize_t n = recv(fd, hold->buffer->bytes + hold->buffer->start, max < room ? max : room, MSG_DONTWAIT);
-
-	if (n > 0)
-		hold->length = (uint32_t)n;
+	settle(pool, hold);
+	errno = saved;
 	return n;
 }
 
@@ -254,12 +255,9 @@ ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max,
 	ssize_t n;
 	int saved;
 
-	if (splice && (hold->pipe = pipe_borrow(pool)) != NULL) {
-		n = fill_pipe(pool, hold, fd, max);
-		saved = errno;
-		settle(pool, hold);
-		errno = saved;
-		if (n >= 0 || errno != EINVAL)
+	if (splice) {
+		n = hold_splice(pool, hold, fd, max);
+		if (n >= 0 || errno != ENOBUFS)
 			return n;
 	}
 	hold->buffer = buffer_borrow(pool);
@@ -267,8 +265,10 @@ ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max,
 		errno = ENOBUFS;
 		return -1;
 	}
-	n = fill_buffer(hold, fd, max);
+	n = recv(fd, hold->buffer->bytes + hold->buffer->start, max < HOLD_BUFFER ? max : HOLD_BUFFER, MSG_DONTWAIT);
 	saved = errno;
+	if (n > 0)
+		hold->length = (uint32_t)n;
 	settle(pool, hold);
 	errno = saved;
 	return n;
@@ -286,11 +286,37 @@ void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX])
 	}
 }
 
-void hold_cut(struct hold_pool *pool, struct hold *hold, uint8_t *tail, size_t n)
+/* Throws away n bytes that were peeked at: with MSG_TRUNC, TCP doesn't copy them, tcp(7). */
+static bool skip(int fd, size_t n)
 {
-	hold->length -= (uint32_t)n;
-	memcpy(tail, hold->buffer->bytes + hold->buffer->start + hold->length, n);
-	settle(pool, hold);
+	return recv(fd, NULL, n, MSG_DONTWAIT | MSG_TRUNC) == (ssize_t)n;
+}
+
+enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, uint8_t tail[HOLD_PREFIX],
+			   size_t *tail_n)
+{
+	ssize_t there, sent;
+	size_t want;
+
+	*n = *tail_n = 0;
+	there = recv(from, pool->scratch, max <= HOLD_BUFFER ? max + HOLD_PREFIX : HOLD_BUFFER,
+		     MSG_DONTWAIT | MSG_PEEK);
+	if (there == 0)
+		return HOLD_FROM_ENDED;
+	if (there < 0)
+		return errno == EAGAIN ? HOLD_FROM_EMPTY : HOLD_FROM_FAILED;
+	want = (size_t)there < max ? (size_t)there : max;
+	sent = send(to, pool->scratch, want, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (sent < 0)
+		return errno == EAGAIN ? HOLD_TO_FULL : HOLD_TO_FAILED;
+	*n = (size_t)sent;
+	if (*n == max) {
+		*tail_n = (size_t)there - max;
+		memcpy(tail, pool->scratch + max, *tail_n);
+	}
+	if (!skip(from, *n + *tail_n))
+		return HOLD_FROM_FAILED;
+	return *n < want ? HOLD_TO_FULL : HOLD_PASSED;
 }
 
 static ssize_t drain_prefix(struct hold *hold, int fd)

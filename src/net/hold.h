@@ -60,14 +60,26 @@ ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max,
 /* Puts a header in front of what a fill has brought (or of nothing, in an empty hold). */
 void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX]);
 
-/* Takes the last n bytes (n <= length) out again, into tail. Only for holds that were filled by copying. */
-void hold_cut(struct hold_pool *pool, struct hold *hold, uint8_t *tail, size_t n);
+/*
+ * As hold_fill() through a pipe, or not at all: -1 with ENOBUFS if there's no pipe to be had, or the socket can't be spliced.
+ */
+ssize_t hold_splice(struct hold_pool *pool, struct hold *hold, int fd, size_t max);
 
-/* True if the bytes are in a buffer, where hold_cut() reaches them. */
-static inline bool hold_copied(const struct hold *hold)
-{
-	return hold->buffer != NULL;
-}
+enum hold_passed {
+	HOLD_PASSED,
+	HOLD_FROM_EMPTY,
+	HOLD_FROM_ENDED,
+	HOLD_FROM_FAILED, /* errno */
+	HOLD_TO_FULL,	  /* not all that was there was passed */
+	HOLD_TO_FAILED,	  /* errno */
+};
+
+/*
+ * Copies up to max bytes from one socket to another without holding any: what to doesn't take stays in from, so that a reader who is slow, or has stopped,
+ * costs no memory here. If all max were passed, up to HOLD_PREFIX bytes that follow them are read into tail. *n and *tail_n say how many.
+ */
+enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, uint8_t tail[HOLD_PREFIX],
+			   size_t *tail_n);
 
 /*
  * Writes what it can to the socket fd. Returns 1 when the hold is empty, 0 when the socket takes no more now, -1 with the socket's

@@ -120,8 +120,13 @@ START_TEST(test_slow_reader)
 	struct pair pair;
 	size_t before;
 	unsigned still = 0;
+	int small = 65536;
 
 	pair_open(&pair, 4, _i);
+	/* Else the kernel's own buffers, which grow to tens of megabytes, may take all of it. */
+	setsockopt(pair.a.group->local, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	for (unsigned i = 0; i < 4; i++)
+		setsockopt(pair.b.stripes[i]->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	up.from = down.to = pair.a.local;
 	up.to = down.from = pair.b.local;
 	while (still < 200) {

@@ -102,7 +102,7 @@ START_TEST(test_fill_and_drain)
 		give(&bench, "hello", 5);
 		ck_assert_int_eq(fill(&bench, &hold, 100, _i), 5);
 		ck_assert(!hold_empty(&hold));
-		ck_assert(hold_copied(&hold) == !_i);
+		ck_assert((hold.buffer != NULL) == !_i);
 		ck_assert_uint_eq(counter_read(&bench.counters.pipes_busy_now), _i);
 		ck_assert_uint_eq(counter_read(&bench.counters.buffers_busy_now), !_i);
 		ck_assert_uint_eq(counter_read(&bench.counters.bytes_spliced), _i ? 5 : 0);
@@ -144,7 +144,7 @@ START_TEST(test_nothing_to_fill)
 	ck_assert_int_eq(hold_fill(bench.pool, &hold, bench.in[1], 100, _i), -1);
 	ck_assert_int_eq(errno, EAGAIN);
 	ck_assert(hold_empty(&hold));
-	ck_assert(!hold_copied(&hold));
+	ck_assert(!(hold.buffer != NULL));
 	shutdown(bench.in[0], SHUT_WR);
 	ck_assert_int_eq(fill(&bench, &hold, 100, _i), 0);
 	ck_assert_uint_eq(counter_read(&bench.counters.pipes_busy_now), 0);
@@ -300,7 +300,7 @@ START_TEST(test_discard)
 		ck_assert_uint_eq(counter_read(&bench.counters.pipes_now), 0);
 		give(&bench, "new", 3);
 		ck_assert_int_eq(fill(&bench, &hold, 100, _i), 3);
-		ck_assert(hold_copied(&hold) == !_i);
+		ck_assert((hold.buffer != NULL) == !_i);
 		ck_assert_int_eq(hold_drain(bench.pool, &hold, bench.out[1]), 1);
 		expect(&bench, "new", 3);
 		hold_discard(bench.pool, &hold); /* harmless */
@@ -338,29 +338,75 @@ START_TEST(test_discard_half)
 }
 END_TEST
 
-START_TEST(test_cut)
+/* What is behind the payload is read along only if all of the payload was passed. */
+START_TEST(test_pass)
 {
 	struct bench bench;
-	struct hold hold = {0};
-	uint8_t tail[8];
+	uint8_t tail[HOLD_PREFIX];
+	size_t n, tail_n;
 
 	(void)_i;
 	open_bench(&bench, 4, false);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, tail, &tail_n), HOLD_FROM_EMPTY);
+	ck_assert_uint_eq(n + tail_n, 0);
 	give(&bench, "payloadHEADER", 13);
-	ck_assert_int_eq(fill(&bench, &hold, 15, false), 13);
-	hold_cut(bench.pool, &hold, tail, 6);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, tail, &tail_n), HOLD_PASSED);
+	ck_assert_uint_eq(n, 7);
+	ck_assert_uint_eq(tail_n, 6);
 	ck_assert_mem_eq(tail, "HEADER", 6);
-	ck_assert_uint_eq(hold.length, 7);
-	hold_cut(bench.pool, &hold, tail, 0);
-	ck_assert_int_eq(hold_drain(bench.pool, &hold, bench.out[1]), 1);
 	expect(&bench, "payload", 7);
-	/* All of it. */
-	give(&bench, "HEAD", 4);
-	ck_assert_int_eq(fill(&bench, &hold, 15, false), 4);
-	hold_cut(bench.pool, &hold, tail, 4);
-	ck_assert_mem_eq(tail, "HEAD", 4);
-	ck_assert(hold_empty(&hold));
-	ck_assert(!hold_copied(&hold));
+	give(&bench, "part", 4);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, tail, &tail_n), HOLD_PASSED);
+	ck_assert_uint_eq(n, 4);
+	ck_assert_uint_eq(tail_n, 0);
+	expect(&bench, "part", 4);
+	close_bench(&bench);
+}
+END_TEST
+
+/* No more than a buffer at once; what follows then is payload, not a header. */
+START_TEST(test_pass_large)
+{
+	static uint8_t big[HOLD_BUFFER + HOLD_PREFIX + 100];
+	struct bench bench;
+	uint8_t tail[HOLD_PREFIX];
+	size_t n, tail_n;
+	ssize_t sent = 0, part;
+
+	(void)_i;
+	open_bench(&bench, 4, false);
+	while ((part = send(bench.in[0], big, sizeof(big), MSG_DONTWAIT)) > 0)
+		sent += part;
+	ck_assert_int_gt(sent, HOLD_BUFFER + HOLD_PREFIX);
+	ck_assert_int_le(hold_pass(bench.pool, bench.in[1], bench.out[1], HOLD_BUFFER + 1, &n, tail, &tail_n),
+			 HOLD_TO_FULL);
+	ck_assert_uint_gt(n, 0);
+	ck_assert_uint_le(n, HOLD_BUFFER);
+	ck_assert_uint_eq(tail_n, 0);
+	close_bench(&bench);
+}
+END_TEST
+
+/* A reader that has stopped costs nothing: the bytes stay in the socket that they came by. */
+START_TEST(test_pass_full)
+{
+	struct bench bench;
+	uint8_t tail[HOLD_PREFIX];
+	enum hold_passed passed;
+	size_t n, tail_n, total = 0, given = 0;
+
+	(void)_i;
+	open_bench(&bench, 4, false);
+	shrink(&bench);
+	do {
+		give(&bench, "some bytes, and some more", 25);
+		given += 25;
+		passed = hold_pass(bench.pool, bench.in[1], bench.out[1], 1000, &n, tail, &tail_n);
+		total += n;
+	} while (passed == HOLD_PASSED);
+	ck_assert_int_eq(passed, HOLD_TO_FULL);
+	ck_assert_uint_lt(total, given);
+	ck_assert_uint_eq(counter_read(&bench.counters.buffers_now), 0);
 	close_bench(&bench);
 }
 END_TEST
@@ -416,7 +462,7 @@ START_TEST(test_exhaustion)
 	for (unsigned i = 0; i < BUFFERS + pipes; i++) {
 		give(&bench, "x", 1);
 		ck_assert_int_eq(fill(&bench, &holds[i], 1, true), 1);
-		ck_assert(hold_copied(&holds[i]) == (i >= pipes));
+		ck_assert((holds[i].buffer != NULL) == (i >= pipes));
 	}
 	give(&bench, "y", 1);
 	ck_assert_int_eq(hold_fill(bench.pool, &more, bench.in[1], 1, true), -1);
@@ -504,7 +550,9 @@ int main(void)
 		{test_drain_into_closed, WAYS},
 		{test_discard, WAYS},
 		{test_discard_half, WAYS},
-		{test_cut, 1},
+		{test_pass, 1},
+		{test_pass_large, 1},
+		{test_pass_full, 1},
 		{test_largest_copy, 1},
 		{test_exhaustion, WAYS},
 		{test_idle_ones_are_bounded, WAYS},
