@@ -12,6 +12,9 @@
 /* Seconds between sweeps for stripes that have waited too long. */
 #define SWEEP_INTERVAL 1.
 
+/* Seconds between lines about stripes that were refused. */
+#define COMPLAINT_INTERVAL 1.
+
 /* A connection that has not greeted yet. */
 struct arrival {
 	struct relay *relay;
@@ -27,6 +30,8 @@ struct relay_front {
 	LIST_HEAD(, arrival) arrivals;
 	ev_timer sweep;
 	ev_prepare send_leaving;
+	ev_tstamp complained_at;
+	unsigned unsaid; /* complaints since then */
 	relay_drained *drained;
 	void *drained_arg;
 };
@@ -44,12 +49,28 @@ static void hand_over_base(struct relay *relay, int fd, uint32_t number)
 	team_send(relay->team, team_owner(relay->team, number), handover);
 }
 
+/* Anybody may knock as often as he likes, but that must not fill the log. */
+static void complain(struct relay_front *front, const union addr *address, const char *why)
+{
+	ev_tstamp now = ev_now(front->relay->engine->loop);
+	char text[ADDR_TEXT];
+
+	if (now - front->complained_at < COMPLAINT_INTERVAL) {
+		front->unsaid++;
+		return;
+	}
+	front->complained_at = now;
+	log_warnx("stripe from %s refused: %s", addr_format(address, text), why);
+	if (front->unsaid > 0)
+		log_warnx("%u other stripes were refused since the last such line", front->unsaid);
+	front->unsaid = 0;
+}
+
 static void on_greeted(void *arg, struct greet *greet, int fd, const struct greet_result *result, const char *why)
 {
 	struct arrival *arrival = arg;
 	struct relay *relay = arrival->relay;
 	union addr address = arrival->address;
-	char text[ADDR_TEXT];
 
 	(void)greet;
 	LIST_REMOVE(arrival, link);
@@ -57,7 +78,7 @@ static void on_greeted(void *arg, struct greet *greet, int fd, const struct gree
 	free(arrival);
 	if (result == NULL) {
 		counter_add(&relay->engine->counters.greetings_refused, 1);
-		log_warnx("stripe from %s refused: %s", addr_format(&address, text), why);
+		complain(relay->front, &address, why);
 	} else if (!result->base) {
 		guest_new(relay, fd, &address, result->key_id);
 	} else if (result->number != 0 && team_owner(relay->team, result->number) != relay->index) {

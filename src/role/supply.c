@@ -36,7 +36,7 @@ struct supply {
 	TAILQ_HEAD(, supply_wish) wishes;
 	unsigned missing; /* of all wishes */
 	ev_timer tick;
-	ev_tstamp backoff, refill_at, complained_at;
+	ev_tstamp ticked_at, backoff, refill_at, complained_at;
 	bool stopped;
 };
 
@@ -205,6 +205,12 @@ static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const
 	supply_put(supply, stripe);
 }
 
+/* True if a multiple of PING_INTERVAL since the stripe became idle lies between two ticks. */
+static bool is_due(ev_tstamp idle_since, ev_tstamp before, ev_tstamp now)
+{
+	return (unsigned)((now - idle_since) / PING_INTERVAL) > (unsigned)((before - idle_since) / PING_INTERVAL);
+}
+
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct supply *supply = timer->data;
@@ -219,11 +225,12 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		if (now - stripe->role_time > IDLE_MAX) {
 			unlist(supply, stripe);
 			stripe_drop(stripe, true);
-		} else if ((unsigned)(now - stripe->role_time) % (unsigned)PING_INTERVAL == 0) {
+		} else if (is_due(stripe->role_time, supply->ticked_at, now)) {
 			/* Keeps the NAT bindings of the way alive, and finds out when the other end has gone. */
 			stripe_send(stripe, &(struct control){.type = CONTROL_PING});
 		}
 	}
+	supply->ticked_at = now;
 	cover(supply);
 }
 
