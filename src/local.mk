@@ -22,6 +22,7 @@ src_libroro_a_SOURCES = \
 	src/core/choose.c src/core/choose.h \
 	src/core/counters.h \
 	src/core/engine.c src/core/engine.h \
+	src/core/govern.c src/core/govern.h \
 	src/core/group.c src/core/group.h \
 	src/core/merge.c src/core/merge.h \
 	src/core/spread.c src/core/spread.h \
@@ -29,6 +30,7 @@ src_libroro_a_SOURCES = \
 	src/core/stripe_read.c \
 	src/role/acceptor.c src/role/acceptor.h \
 	src/role/dial.c src/role/dial.h \
+	src/role/fan.c src/role/fan.h \
 	src/role/flow.c src/role/flow.h \
 	src/role/flow_base.c \
 	src/role/greet.c src/role/greet.h \

@@ -48,7 +48,7 @@ int cmd_proxy(int argc, char **argv)
 
 	if (!daemon_load(&c, OPTIONS_PROXY, argc, argv, &code))
 		return code;
-	snprintf(detail, sizeof(detail), " (%s), relay %s, %u stripe%s",
+	snprintf(detail, sizeof(detail), " (%s), relay %s, up to %u stripe%s",
 		 c.proxy.capture == CAPTURE_TPROXY ? "tproxy" : "redirect",
 		 addr_format(&c.proxy.relay, relay), c.proxy.stripes,
 		 c.proxy.stripes == 1 ? "" : "s");

@@ -12,6 +12,9 @@
 #include "base/log.h"
 
 #define PORT_RELAY 9301
+
+/* The base protocol has no way to give stripes back, so a flow takes all of its own at once. */
+#define BASE_STRIPES 8
 #define WORKERS_MAX 64
 #define CONGESTION_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_-"
 
@@ -197,6 +200,8 @@ static int set_proxy(struct config *c, char why[OPTIONS_WHY])
 	s->capture = o->capture == 0 ? CAPTURE_TPROXY : CAPTURE_REDIRECT;
 	s->base_protocol = o->protocol == OPTIONS_BASE;
 	s->stripes = o->stripes;
+	if (s->base_protocol && !given(c, "stripes"))
+		s->stripes = BASE_STRIPES;
 	s->pool_min = s->base_protocol ? 0 : o->pool.min;
 	s->pool_max = s->base_protocol ? 0 : o->pool.max;
 	s->conntrack_zone = (uint16_t)o->conntrack_zone;

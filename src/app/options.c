@@ -57,7 +57,7 @@ static const struct row rows[] = {
 	  .help = "refuse these destinations; the first rule that matches decides" },
 	{ "capture", PROXY, KIND_WORD, AT(capture), "tproxy|redirect", "tproxy",
 	  .help = "how the firewall hands flows over", .words = captures },
-	{ "stripes", PROXY, KIND_COUNT, AT(stripes), "MAX", "8",
+	{ "stripes", PROXY, KIND_COUNT, AT(stripes), "MAX", "128",
 	  .help = "most stripes of one flow", .min = 1, .max = 128 },
 	{ "pool", PROXY, KIND_POOL, AT(pool), "MIN:MAX", "16:128",
 	  .help = "stripes kept ready by each worker, up to 1024; 0:0 is none", .max = 1024 },

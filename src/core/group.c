@@ -65,6 +65,7 @@ struct group *group_new(struct engine *engine, bool base, const struct group_ops
 	group->timer.data = group;
 	spread_init(group);
 	merge_init(group);
+	govern_init(group);
 	counter_add(&engine->counters.flows_now, 1);
 	return group;
 }
@@ -89,6 +90,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe_set_state(stripe, STRIPE_BOUND);
 	stripe->group = group;
 	stripe->in.parked = false;
+	stripe->out.counted = false;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
 	if (first != NULL)
@@ -153,6 +155,7 @@ void group_end(struct group *group, enum group_end end, enum reason reason)
 	close_local(group, end == GROUP_FINISH);
 	spread_stop(group);
 	merge_stop(group);
+	govern_stop(group);
 	hold_discard(engine->pool, &group->merge.hold);
 	let_go(group, end);
 	counter_sub(&engine->counters.flows_now, 1);

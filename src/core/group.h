@@ -2,6 +2,7 @@
 #ifndef CORE_GROUP_H
 #define CORE_GROUP_H
 
+#include "core/govern.h"
 #include "core/merge.h"
 #include "core/spread.h"
 #include "core/stripe.h"
@@ -37,6 +38,7 @@ struct group {
 	enum reason reset_reason;
 	struct spread spread;
 	struct merge merge;
+	struct govern govern;
 };
 
 /* Returns NULL with errno set. */

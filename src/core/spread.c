@@ -165,8 +165,9 @@ void spread_pump(struct group *group)
 	size_t n;
 
 	while (!group->ended && !spread->eof && !spread->stopped && group->local >= 0) {
-		stripe = choose_stripe(group);
+		stripe = govern_room(group) > 0 ? choose_stripe(group) : NULL;
 		if (stripe == NULL) {
+			govern_blocked(group);
 			ev_io_stop(group->engine->loop, &group->local_rd);
 			return;
 		}
@@ -180,6 +181,7 @@ void spread_pump(struct group *group)
 		n = pull(group, stripe);
 		if (n == 0)
 			return;
+		govern_take(group, n);
 		budget -= n < budget ? n : budget;
 		if (!group->ended)
 			group_count(group, n);

@@ -197,6 +197,8 @@ int sock_path(int fd, struct sock_path *path)
 	path->flying = flying > gone ? (flying - gone) * info.tcpi_snd_mss : 0;
 	path->unsent = info.tcpi_notsent_bytes;
 	path->pacing = info.tcpi_pacing_rate;
+	path->delivered = info.tcpi_bytes_acked + (uint64_t)info.tcpi_sacked * info.tcpi_snd_mss;
+	path->rtt_min = info.tcpi_min_rtt;
 	path->stalled = info.tcpi_backoff > 0;
 	return 0;
 }

@@ -58,6 +58,8 @@ struct sock_path {
 	uint32_t flying; /* sent and believed to be under way */
 	uint32_t unsent; /* waiting in the socket */
 	uint64_t pacing;
+	uint64_t delivered; /* so far */
+	uint32_t rtt_min;
 	bool stalled;	 /* a retransmission timer has expired and nothing was acknowledged since */
 };
 

@@ -11,8 +11,8 @@
 /* Payload bytes after which a flow is worth all its stripes. */
 #define GROW_AT (64 * 1024)
 
-/* Looks at an unchanged flow after which it keeps one stripe only. */
-#define RESTING_LOOKS 2
+/* How many flows the appetite remembers. */
+#define APPETITE_MEMORY 8
 
 /* Lines of the log about a flow begin alike. */
 static void tell(const struct flow *flow, const char *what, const char *more)
@@ -63,22 +63,55 @@ void flow_fail(struct flow *flow, const char *why)
 	group_end(flow->group, GROUP_REFUSE, REASON_UNREACHABLE);
 }
 
+/* Each flow tells a little of what the next will be like. */
+static void note_appetite(struct proxy *proxy, bool bulk)
+{
+	proxy->appetite += ((bulk ? 1. : 0.) - proxy->appetite) / APPETITE_MEMORY;
+}
+
 static void on_ended(struct group *group, enum reason reason)
 {
 	struct flow *flow = group->owner;
 
+	if (group->moved < GROW_AT)
+		note_appetite(flow->proxy, false);
 	tell_quietly(flow, "ended: ", reason == REASON_NONE ? "finished" : reason_text(reason));
 	flow_free(flow);
+}
+
+/* Asks for, or gives back, what the fan says. */
+static void follow_fan(struct flow *flow)
+{
+	struct group *group = flow->group;
+	unsigned has = group->stripe_count + flow->wish.missing;
+	struct stripe *stripe, *next;
+
+	if (flow->proxy->supply == NULL)
+		return;
+	TAILQ_FOREACH(stripe, &group->stripes, group_link)
+		has -= stripe->detach_sent;
+	if (has < flow->fan.target) {
+		supply_ask(flow->proxy->supply, &flow->wish, flow->fan.target - has);
+		return;
+	}
+	for (stripe = TAILQ_FIRST(&group->stripes); stripe != NULL && has > flow->fan.target; stripe = next) {
+		next = TAILQ_NEXT(stripe, group_link);
+		if (stripe->detach_sent)
+			continue;
+		stripe_detach(stripe);
+		has--;
+		if (group->ended)
+			return;
+	}
 }
 
 static void on_grow(struct group *group)
 {
 	struct flow *flow = group->owner;
-	const unsigned most = flow->proxy->settings->stripes;
-	unsigned has = group->stripe_count + flow->wish.missing;
 
-	if (flow->proxy->supply != NULL && has < most)
-		supply_ask(flow->proxy->supply, &flow->wish, most - has);
+	note_appetite(flow->proxy, true);
+	fan_bulk(&flow->fan, flow->proxy->settings->stripes);
+	follow_fan(flow);
 }
 
 static const struct group_ops group_ops = {.ended = on_ended, .grow = on_grow};
@@ -165,39 +198,28 @@ const struct stripe_ops flow_stripe_ops = {.control = on_control, .idle = on_idl
 void flow_look(struct flow *flow)
 {
 	struct group *group = flow->group;
-	struct stripe *stripe, *next;
-	unsigned excess;
 
 	if (group == NULL || flow->proxy->supply == NULL)
 		return;
-	if (group->moved != flow->seen) {
-		flow->seen = group->moved;
-		flow->resting = 0;
-		return;
-	}
-	if (++flow->resting != RESTING_LOOKS)
-		return;
-	excess = group->stripe_count > 0 ? group->stripe_count - 1 : 0;
-	for (stripe = TAILQ_FIRST(&group->stripes); stripe != NULL && excess > 0; stripe = next, excess--) {
-		next = TAILQ_NEXT(stripe, group_link);
-		if (stripe->in.parked || !hold_empty(&stripe->out.datagram))
-			return;
-		stripe_detach(stripe);
-		if (group->ended)
-			return;
-	}
-	group->grow_at = group->moved + GROW_AT;
+	fan_look(&flow->fan, group->moved, flow->proxy->settings->stripes);
+	if (flow->fan.target == 1 && group->grow_at == UINT64_MAX)
+		group->grow_at = group->moved + GROW_AT;
+	follow_fan(flow);
 }
 
-/* How many stripes a new flow is given at once: idle ones cost nothing, but others may come for them. */
+/*
+ * How many stripes a new flow is given at once: joining later costs a bulk flow a round trip, and stripes that stay unused cost work. So
+ * it depends on what the flows before it were like, and on what is idle.
+ */
 static unsigned first_share(const struct flow *flow)
 {
-	unsigned most = flow->proxy->settings->stripes;
+	const struct proxy_settings *settings = flow->proxy->settings;
+	unsigned most = settings->stripes < FAN_BULK ? settings->stripes : FAN_BULK;
 	unsigned share = supply_ready(flow->proxy->supply) / 2;
 
-	if (flow->proxy->settings->pool_max == 0)
-		return most;
-	return share < 1 ? 1 : share < most ? share : most;
+	if (settings->pool_max != 0 && share < most)
+		most = share > 1 ? share : 1;
+	return 1 + (unsigned)(flow->proxy->appetite * (most - 1) + 0.5);
 }
 
 static void open_group(struct flow *flow)
@@ -226,7 +248,8 @@ static void open_group(struct flow *flow)
 		return;
 	}
 	randombytes_buf(flow->token, sizeof(flow->token));
-	supply_ask(proxy->supply, &flow->wish, first_share(flow));
+	fan_init(&flow->fan, first_share(flow));
+	follow_fan(flow);
 }
 
 static void no_destination(struct flow *flow, const char *why)

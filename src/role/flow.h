@@ -7,6 +7,7 @@
 #include "core/group.h"
 #include "net/conntrack.h"
 #include "role/dial.h"
+#include "role/fan.h"
 #include "role/proxy.h"
 #include "role/supply.h"
 
@@ -31,8 +32,7 @@ struct flow {
 	struct supply_wish wish;
 	uint8_t token[TOKEN_SIZE];
 	bool opened;	 /* Open was sent */
-	uint64_t seen;	 /* group->moved when the flow was last looked at */
-	unsigned resting; /* looks since then that found it unchanged */
+	struct fan fan;
 	LIST_HEAD(, flow_dial) dials;
 };
 
@@ -49,6 +49,7 @@ struct proxy {
 	struct flow_list flows;
 	unsigned flow_count;
 	uint32_t next_id;
+	double appetite; /* share of the last flows that turned out to be bulk, 0 to 1 */
 };
 
 /* What stripes of an extended proxy call; their owner is the proxy. */
@@ -60,7 +61,7 @@ void flow_start(struct proxy *proxy, int fd, const union addr *client);
 /* Ends it at once, resetting everything. */
 void flow_abort(struct flow *flow);
 
-/* Gives stripes back that a flow at rest doesn't need. Called every second or so. */
+/* Gives it more stripes, or takes some back. Called every FAN_INTERVAL. */
 void flow_look(struct flow *flow);
 
 /* Flow with a destination and a group: gets its first stripes in the base protocol. */

@@ -9,9 +9,6 @@
 #include "role/flow.h"
 #include "role/proxy.h"
 
-/* Seconds between looks at flows that may be at rest. */
-#define LOOK_INTERVAL 1.
-
 /* A worker whose loop hasn't come round for this long hangs. */
 #define ABLE_MS 3000
 
@@ -134,8 +131,9 @@ struct proxy *proxy_new(struct engine *engine, const struct proxy_settings *sett
 	front->proxy = proxy;
 	front->acceptor.fd = -1;
 	front->acceptor.accepted = on_accepted;
+	proxy->appetite = 1.;
 	TAILQ_INIT(&proxy->flows);
-	ev_timer_init(&front->look, on_look, 0., LOOK_INTERVAL);
+	ev_timer_init(&front->look, on_look, 0., FAN_INTERVAL);
 	front->look.data = proxy;
 	if (!open_conntrack(proxy) || !open_supply(proxy) || !open_listener(proxy)) {
 		proxy_free(proxy);

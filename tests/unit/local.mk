@@ -24,6 +24,7 @@ UNIT_TESTS = \
 	tests/unit/role/check_service \
 	tests/unit/role/check_supply \
 	tests/unit/role/check_team \
+	tests/unit/role/check_fan \
 	tests/unit/wire/check_control \
 	tests/unit/wire/check_datagram \
 	tests/unit/wire/check_greeting \
@@ -68,6 +69,7 @@ tests_unit_role_check_supply_SOURCES = tests/unit/role/check_supply.c $(UNIT_PAI
 tests_unit_role_check_supply_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_team_SOURCES = tests/unit/role/check_team.c $(UNIT_PAIR)
 tests_unit_role_check_team_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_fan_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_control_SOURCES = tests/unit/wire/check_control.c $(UNIT_VECTORS)
 tests_unit_wire_check_control_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_datagram_SOURCES = tests/unit/wire/check_datagram.c $(UNIT_VECTORS)

@@ -87,7 +87,7 @@ START_TEST(test_proxy)
 	ck_assert_str_eq(addr_format(config_listen(&c), text), "[::]:9300");
 	ck_assert_int_eq(c.proxy.capture, CAPTURE_REDIRECT);
 	ck_assert(!c.proxy.base_protocol);
-	ck_assert_uint_eq(c.proxy.stripes, 8);
+	ck_assert_uint_eq(c.proxy.stripes, 128);
 	ck_assert_uint_eq(c.proxy.pool_min, 1);
 	ck_assert_uint_eq(c.proxy.pool_max, 2);
 	ck_assert_uint_eq(c.proxy.key.id[0], 0x01);

@@ -72,7 +72,7 @@ START_TEST(test_defaults)
 	ck_assert_str_eq(addr_format(&o.listen, text), "[::]:9300");
 	ck_assert_ptr_null(o.relay);
 	ck_assert_uint_eq(o.capture, 0);
-	ck_assert_uint_eq(o.stripes, 8);
+	ck_assert_uint_eq(o.stripes, 128);
 	ck_assert_uint_eq(o.pool.min, 16);
 	ck_assert_uint_eq(o.pool.max, 128);
 	ck_assert_uint_eq(o.protocol, OPTIONS_EXTENDED);
@@ -267,7 +267,7 @@ START_TEST(test_odd_files)
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
 		ck_assert_msg(read_file(OPTIONS_PROXY, "", files[i], strlen(files[i])) == 0, "%s",
 			      why);
-		ck_assert_uint_eq(o.stripes, strchr(files[i], '9') ? 9 : 8);
+		ck_assert_uint_eq(o.stripes, strchr(files[i], '9') ? 9 : 128);
 		options_clear(&o);
 	}
 }
@@ -338,7 +338,7 @@ START_TEST(test_help)
 	options_help(OPTIONS_PROXY, out);
 	fclose(out);
 	ck_assert_ptr_nonnull(strstr(text, "--stripes MAX "));
-	ck_assert_ptr_nonnull(strstr(text, "1 to 128 (default: 8)\n"));
+	ck_assert_ptr_nonnull(strstr(text, "1 to 128 (default: 128)\n"));
 	ck_assert_ptr_nonnull(strstr(text, "(default: [::]:9300)\n"));
 	ck_assert_ptr_null(strstr(text, "--max-groups"));
 	free(text);
@@ -352,7 +352,7 @@ START_TEST(test_reset)
 	options_reset(&o, "key");
 	options_reset(&o, "insecure");
 	options_reset(&o, "control");
-	ck_assert_uint_eq(o.stripes, 8);
+	ck_assert_uint_eq(o.stripes, 128);
 	ck_assert_ptr_null(o.key);
 	ck_assert(!o.insecure);
 	ck_assert_str_eq(o.control, "/run/ro-ro-tcp/proxy.sock");

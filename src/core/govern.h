@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef CORE_GOVERN_H
+#define CORE_GOVERN_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct group;
+
+/*
+ * Keeps the stripes of a group from filling the bottleneck's queue together. Each BBR stripe takes the best that it has seen for its share, and the sum of
+ * the best is more than the path carries (Hock, Bless, Zitterbart: Experimental Evaluation of BBR Congestion Control, ICNP 2017): a queue that always
+ * overflows, and retransmissions that hold everything up. So a group as a whole does what BBR does for one connection: it measures what is delivered in a
+ * round trip, over all stripes, and lets no more be under way than a little beyond that.
+ */
+#define GOVERN_ROUNDS 10
+
+struct govern {
+	bool on;
+	bool startup;		    /* the rate still grows */
+	bool limited;		    /* in this round the stripes, or we, held the flow back */
+	ev_tstamp used_at;	    /* when bytes were last given to stripes */
+	ev_timer tick;
+	uint64_t room;		    /* bytes that may be given to stripes before the next tick */
+	uint64_t delivered_sum;	    /* by all stripes */
+	uint64_t delivered;	    /* that at the beginning of the round */
+	ev_tstamp round_at;
+	uint64_t rates[GOVERN_ROUNDS]; /* bytes a second, of the last rounds */
+	unsigned round;
+	uint64_t plateau;	    /* the rate that startup has last grown beyond */
+	unsigned flat;		    /* rounds since then */
+	uint32_t rtt_min;	    /* microseconds */
+};
+
+void govern_init(struct group *group);
+void govern_stop(struct group *group);
+
+/* Bytes that may be given to stripes now; begins to govern a flow that has become bulk. */
+uint64_t govern_room(struct group *group);
+
+/* n bytes were given to a stripe. */
+void govern_take(struct group *group, size_t n);
+
+/* No stripe could take data that was, or may have been, there. */
+void govern_blocked(struct group *group);
+
+#endif

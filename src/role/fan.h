@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: ISC */
+#ifndef ROLE_FAN_H
+#define ROLE_FAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, and from then on more are tried:
+ * twice as many, and they stay if the flow got faster by them. Where one stripe can fill the path (BBR) that ends at once; where loss holds each
+ * stripe down (CUBIC) it goes on until the path is full. Pure: the caller brings the clock by looking regularly.
+ */
+#define FAN_BULK 8
+
+/* Seconds between looks. */
+#define FAN_INTERVAL 0.5
+
+struct fan {
+	unsigned target;      /* stripes that the flow should have */
+	unsigned proven;      /* what it had before the trial that is going on; 0: none is */
+	uint64_t moved;	      /* bytes at the last look */
+	uint64_t rate[2];     /* bytes between the last looks, the newest first */
+	uint64_t base;	      /* of the trial */
+	unsigned looks;	      /* since the trial began */
+	unsigned still;	      /* looks in a row that found the flow at rest */
+	unsigned pause;	      /* looks until the next trial */
+	unsigned next_pause;
+};
+
+void fan_init(struct fan *fan, unsigned first);
+
+/* The flow has moved enough to be called bulk. */
+void fan_bulk(struct fan *fan, unsigned most);
+
+/* Looks at the bytes that the flow has moved since it began, and sets target: from 1 to most. */
+void fan_look(struct fan *fan, uint64_t moved, unsigned most);
+
+#endif

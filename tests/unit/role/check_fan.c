@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: ISC */
+#include "role/fan.h"
+#include "../unit.h"
+
+#define MOST 128
+#define MB (1024 * 1024)
+
+/* A path where each stripe carries the same, up to a limit; bytes between looks. */
+static void run(struct fan *fan, uint64_t *moved, unsigned looks, uint64_t each, uint64_t limit)
+{
+	uint64_t rate;
+
+	while (looks-- > 0) {
+		rate = each * fan->target;
+		*moved += rate < limit ? rate : limit;
+		fan_look(fan, *moved, MOST);
+		ck_assert_uint_ge(fan->target, 1);
+		ck_assert_uint_le(fan->target, MOST);
+	}
+}
+
+START_TEST(test_bulk)
+{
+	struct fan fan;
+
+	fan_init(&fan, 1);
+	ck_assert_uint_eq(fan.target, 1);
+	fan_bulk(&fan, MOST);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+	fan_init(&fan, 1);
+	fan_bulk(&fan, 3);
+	ck_assert_uint_eq(fan.target, 3);
+}
+END_TEST
+
+/* Where each stripe adds its share, all are taken, within a dozen seconds. */
+START_TEST(test_climbs)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1);
+	fan_bulk(&fan, MOST);
+	run(&fan, &moved, 24, MB / 16, UINT64_MAX);
+	ck_assert_uint_eq(fan.target, MOST);
+	run(&fan, &moved, 200, MB / 16, UINT64_MAX);
+	ck_assert_uint_eq(fan.target, MOST);
+}
+END_TEST
+
+/* Where the path is full with the first, more are tried now and then, and given back. */
+START_TEST(test_gives_back)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+	unsigned above = 0;
+
+	fan_init(&fan, 1);
+	fan_bulk(&fan, MOST);
+	for (unsigned i = 0; i < 1000; i++) {
+		run(&fan, &moved, 1, MB, 4 * MB);
+		ck_assert_uint_le(fan.target, 2 * FAN_BULK);
+		above += fan.target > FAN_BULK;
+	}
+	ck_assert_uint_gt(above, 0);
+	ck_assert_uint_lt(above, 100);
+}
+END_TEST
+
+/* It stops where the path is full. */
+START_TEST(test_stops)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1);
+	fan_bulk(&fan, MOST);
+	run(&fan, &moved, 100, MB / 8, 4 * MB);
+	ck_assert_uint_ge(fan.target, 32);
+	ck_assert_uint_le(fan.target, 64);
+}
+END_TEST
+
+/* Slow flows aren't held back by their stripes, and flows at rest keep one. */
+START_TEST(test_slow_and_still)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1);
+	fan_bulk(&fan, MOST);
+	run(&fan, &moved, 100, 1000, UINT64_MAX);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+	run(&fan, &moved, 3, 0, 0);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+	run(&fan, &moved, 1, 0, 0);
+	ck_assert_uint_eq(fan.target, 1);
+	run(&fan, &moved, 100, 0, 0);
+	ck_assert_uint_eq(fan.target, 1);
+	fan_bulk(&fan, MOST);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+}
+END_TEST
+
+int main(void)
+{
+	return RUN_TESTS("fan", test_bulk, test_climbs, test_gives_back, test_stops, test_slow_and_still);
+}
