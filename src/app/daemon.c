@@ -27,6 +27,9 @@
 /* Seconds; the rules hold for 3 by default. */
 #define BEAT_INTERVAL 1.
 
+/* Of a bulk flow on a path where more bring nothing. */
+#define STRIPES_USUAL 8
+
 /* Whoever runs with less room for flows than this should know. */
 #define FLOWS_FEW 1000
 
@@ -107,7 +110,7 @@ static char *make_report(void *arg)
 }
 
 /*
- * A flow takes one descriptor and one for each of its stripes. A default that cannot be reached is
+ * A flow takes one descriptor and one for each of its stripes, of which few flows have many at a time. A default that cannot be reached is
  * no reason to warn, but a wish of the user's is, and so is a limit that any gateway will run into.
  */
 static void raise_descriptors(const struct config *c)
@@ -115,9 +118,10 @@ static void raise_descriptors(const struct config *c)
 	const struct options *o = &c->options;
 	bool proxy = o->role == OPTIONS_PROXY;
 	unsigned long flows = proxy ? o->max_flows : o->max_groups;
-	unsigned long each = proxy ? 1 + o->stripes : 2;
+	unsigned long stripes = o->stripes < STRIPES_USUAL ? o->stripes : STRIPES_USUAL;
+	unsigned long each = proxy ? 1 + stripes : 2;
 	unsigned long wanted = DESCRIPTORS_OWN +
-			       c->workers * (flows + (proxy ? flows * o->stripes : o->max_stripes));
+			       c->workers * (flows + (proxy ? flows * stripes : o->max_stripes));
 	unsigned long limit =
 		privileges_raise_descriptors(wanted < DESCRIPTORS_MAX ? wanted : DESCRIPTORS_MAX);
 	unsigned long room = limit > DESCRIPTORS_OWN ? (limit - DESCRIPTORS_OWN) / each : 0;

@@ -123,7 +123,8 @@ static void on_connected(struct ev_loop *loop, ev_io *io, int revents)
 
 	(void)loop;
 	(void)revents;
-	if (error != 0) {
+	/* A server that resets at once has been connected all the same, and may have said something before. */
+	if (error != 0 && error != ECONNRESET) {
 		connect_failed(service, error);
 		return;
 	}
@@ -132,6 +133,8 @@ static void on_connected(struct ev_loop *loop, ev_io *io, int revents)
 	group_set_local(group, fd);
 	if (!group->ended)
 		tell_proxy(service, &(struct control){.type = CONTROL_CONNECTED});
+	if (error != 0)
+		group_local_failed(group, error);
 }
 
 static void start_connecting(struct service *service)
