@@ -153,15 +153,26 @@ def listener(lab):
         yield sock
 
 
+class Sockets:
+    """Keeps sockets, to close them."""
+
+    def __init__(self):
+        self.kept = []
+
+    def __call__(self, *those):
+        self.kept.extend(those)
+        return those if len(those) != 1 else those[0]
+
+    def close(self, keep=()):
+        for sock in self.kept:
+            if sock not in keep:
+                sock.close()
+        self.kept = list(keep)
+
+
 @pytest.fixture
 def sockets():
     """sockets(a, b, ...) are closed after the test."""
-    kept = []
-
-    def keep(*those):
-        kept.extend(those)
-        return those if len(those) != 1 else those[0]
-
-    yield keep
-    for sock in kept:
-        sock.close()
+    kept = Sockets()
+    yield kept
+    kept.close()

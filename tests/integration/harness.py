@@ -139,16 +139,19 @@ class Program:
 
 
 class Daemon(Program):
-    """A proxy or a relay: ready when made, and stopped with stop()."""
+    """A proxy or a relay: ready when made, and stopped with stop().
+
+    under: words before the command, of a program that ends by executing it.
+    """
 
     _count = 0
 
-    def __init__(self, lab, host, role, *options, folder, control=True, register=None):
+    def __init__(self, lab, host, role, *options, folder, control=True, under=(), register=None):
         Daemon._count += 1
         self.role = role
         # In a folder that the daemon makes for itself, so that it may remove the socket as well.
         self.control = str(pathlib.Path(folder) / f'{role}{Daemon._count}' / 'control')
-        argv = [find_program(), role, *map(str, options)]
+        argv = [*under, find_program(), role, *map(str, options)]
         if control:
             argv += ['--control', self.control]
         if os.environ.get('RORO_USER'):
@@ -263,12 +266,12 @@ class Gateway:
         self.relay = self.start_relay()
         self.proxy = self.start_proxy()
 
-    def start_relay(self):
-        self.relay = self._start('relay', 'relay', *self.relay_options)
+    def start_relay(self, **how):
+        self.relay = self._start('relay', 'relay', *self.relay_options, **how)
         return self.relay
 
-    def start_proxy(self):
-        self.proxy = self._start('gw', 'proxy', *self.proxy_options)
+    def start_proxy(self, **how):
+        self.proxy = self._start('gw', 'proxy', *self.proxy_options, **how)
         return self.proxy
 
     def daemons(self):

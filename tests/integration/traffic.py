@@ -6,8 +6,10 @@ import functools
 import hashlib
 import random
 import select
+import selectors
 import socket
 import struct
+import threading
 import time
 
 MIB = 1 << 20
@@ -125,3 +127,66 @@ def send_until_stuck(sock, data, quiet=1.0):
         except BlockingIOError:
             continue
     return sent
+
+
+class Echo:
+    """A server that sends back what it is sent, to any number of clients, until the block ends."""
+
+    def __init__(self, listener):
+        self.listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._stop, self._stopped = socket.socketpair()
+
+    def __enter__(self):
+        self.listener.setblocking(False)
+        self._selector.register(self.listener, selectors.EVENT_READ)
+        self._selector.register(self._stopped, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.close()
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            if key.fileobj is not self.listener:
+                key.fileobj.close()
+        self._selector.close()
+
+    def _serve(self):
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._stopped:
+                    return
+                if key.fileobj is self.listener:
+                    self._accept()
+                else:
+                    self._answer(key.fileobj)
+
+    def _accept(self):
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:  # gone before it was accepted
+            return
+        sock.settimeout(5)
+        self._selector.register(sock, selectors.EVENT_READ)
+
+    def _answer(self, sock):
+        try:
+            data = sock.recv(CHUNK)
+            sock.sendall(data)
+        except OSError:
+            data = b''
+        if not data:
+            self._selector.unregister(sock)
+            sock.close()
+
+
+def echoes(connect, data=b'are you there?'):
+    """True if a new connection to an Echo works."""
+    try:
+        with connect() as sock:
+            sock.sendall(data)
+            return receive_exactly(sock, len(data)) == data
+    except (ConnectionError, TimeoutError, AssertionError):
+        return False
