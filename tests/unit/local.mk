@@ -21,6 +21,7 @@ UNIT_TESTS = \
 	tests/unit/net/check_sock \
 	tests/unit/role/check_acceptor \
 	tests/unit/role/check_greet \
+	tests/unit/role/check_relay \
 	tests/unit/role/check_service \
 	tests/unit/role/check_supply \
 	tests/unit/role/check_team \
@@ -63,6 +64,7 @@ tests_unit_role_check_acceptor_SOURCES = tests/unit/role/check_acceptor.c $(UNIT
 tests_unit_role_check_acceptor_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_greet_SOURCES = tests/unit/role/check_greet.c $(UNIT_PAIR)
 tests_unit_role_check_greet_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_relay_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_service_SOURCES = tests/unit/role/check_service.c $(UNIT_PAIR)
 tests_unit_role_check_service_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_supply_SOURCES = tests/unit/role/check_supply.c $(UNIT_PAIR)
