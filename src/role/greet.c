@@ -116,7 +116,7 @@ static void take_proof(struct greet *greet)
 static void on_readable(struct ev_loop *loop, ev_io *io, int revents)
 {
 	struct greet *greet = io->data;
-	uint8_t *to = greet->have < HELLO_SIZE ? greet->hello + greet->have : greet->proof + greet->have - HELLO_SIZE;
+	uint8_t *to = greet->have < HELLO_SIZE ? greet->hello + greet->have : greet->proof + (greet->have - HELLO_SIZE);
 	size_t end = greet->have < FIRST_WORD ? FIRST_WORD
 		     : greet->have < HELLO_SIZE ? HELLO_SIZE
 						: HELLO_SIZE + PROOF_SIZE;
