@@ -236,8 +236,7 @@ bool stripe_flush(struct stripe *stripe)
 	return true;
 }
 
-/* False if there's no room. */
-static bool queue(struct stripe *stripe, const struct control *control)
+bool stripe_queue(struct stripe *stripe, const struct control *control)
 {
 	uint8_t bytes[DATAGRAM_HEADER + CONTROL_MAX];
 	struct stripe_out *out = &stripe->out;
@@ -255,7 +254,7 @@ void stripe_send(struct stripe *stripe, const struct control *control)
 {
 	if (stripe->closed)
 		return;
-	if (queue(stripe, control))
+	if (stripe_queue(stripe, control))
 		stripe_flush(stripe);
 	else if (control->type != CONTROL_PONG)
 		stripe_close(stripe, false, "the peer does not read");

@@ -112,6 +112,9 @@ void stripe_set_state(struct stripe *stripe, enum stripe_state state);
 /* Ends it without a word to group or role: for their own use. */
 void stripe_drop(struct stripe *stripe, bool clean);
 
+/* Queues a control datagram, to be sent with the next that is. False if there's no room. */
+bool stripe_queue(struct stripe *stripe, const struct control *control);
+
 /* Queues a control datagram and sends what can be sent. Ends the stripe if the peer doesn't read. */
 void stripe_send(struct stripe *stripe, const struct control *control);
 

@@ -10,7 +10,7 @@
 
 #define LISTEN_BACKLOG 4096
 
-/* A dead peer is noticed after about a minute, and NAT bindings on the way stay alive. Seconds. */
+/* A dead relay is noticed after about a minute, and NAT bindings on the way stay alive. Seconds. */
 #define KEEPALIVE_IDLE 30
 #define KEEPALIVE_INTERVAL 10
 #define KEEPALIVE_PROBES 4
@@ -69,6 +69,8 @@ int sock_listen(const union addr *a, bool transparent)
 	/* IP_TRANSPARENT sets one flag for both families (net/ipv4/ip_sockglue.c). */
 	if (transparent && set_int(fd, IPPROTO_IP, IP_TRANSPARENT, 1) < 0)
 		return fail(fd);
+	/* Accepted sockets inherit it. */
+	sock_tune_local(fd);
 	if (set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0 || bind_listener(fd, a) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
 		return fail(fd);
 	return fd;
@@ -134,13 +136,13 @@ void sock_tune_local(int fd)
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE);
-	set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL);
-	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 }
 
 void sock_tune_stripe(int fd, const char *congestion)
 {
 	sock_tune_local(fd);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 	if (congestion[0] != '\0')
 		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, strlen(congestion));
 	/*

@@ -16,7 +16,7 @@
  */
 int sock_claim(union addr *a);
 
-/* Listens at a; the unspecified IPv6 address takes IPv4 too. transparent: also for addresses that aren't ours. Returns the socket or -1. */
+/* Listens at a, for sockets tuned as by sock_tune_local(); the unspecified IPv6 address takes IPv4 too. transparent: also for addresses that aren't ours. Returns the socket or -1. */
 int sock_listen(const union addr *a, bool transparent);
 
 /* Accepts one connection; *peer is unmapped. Returns the socket or -1. */

@@ -301,7 +301,6 @@ void flow_start(struct proxy *proxy, int fd, const union addr *client)
 		free(flow);
 		return;
 	}
-	sock_tune_local(fd);
 	flow->proxy = proxy;
 	flow->id = ++proxy->next_id;
 	flow->client = *client;

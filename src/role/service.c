@@ -204,10 +204,15 @@ void service_refuse(struct stripe *stripe, enum reason reason)
 		stripe_leave(stripe, 0.);
 }
 
-static void bind_stripe(struct service *service, struct stripe *stripe)
+/* The answer to Open can wait for what comes of connecting, and goes out with it; the one to Join goes at once. */
+static void bind_stripe(struct service *service, struct stripe *stripe, bool at_once)
 {
-	group_add(service->group, stripe,
-		  &(struct control){.type = CONTROL_NUMBER, .number = {.number = service->number}});
+	const struct control number = {.type = CONTROL_NUMBER, .number = {.number = service->number}};
+
+	if (!at_once && stripe_queue(stripe, &number))
+		group_add(service->group, stripe, NULL);
+	else
+		group_add(service->group, stripe, &number);
 }
 
 /* The Joins that were faster than their Open. service NULL: it was refused. */
@@ -224,7 +229,7 @@ static void settle_held(struct relay *relay, const uint8_t token[TOKEN_SIZE], st
 		guest_list(stripe, NULL);
 		if (service != NULL && !service->group->ended &&
 		    memcmp(guest->key_id, service->key_id, KEY_ID_SIZE) == 0)
-			bind_stripe(service, stripe);
+			bind_stripe(service, stripe, true);
 		else
 			service_refuse(stripe, service == NULL ? reason : REASON_NO_GROUP);
 	}
@@ -278,7 +283,7 @@ bool service_open(struct relay *relay, struct stripe *stripe, const struct contr
 	HASH_ADD(by_token, relay->by_token, token, TOKEN_SIZE, service);
 	if (log_debugging())
 		tell(service, "opened", "");
-	bind_stripe(service, stripe);
+	bind_stripe(service, stripe, false);
 	settle_held(relay, service->token, service, REASON_NONE);
 	if (!service->group->ended)
 		start_connecting(service);
@@ -299,7 +304,7 @@ void service_join(struct relay *relay, struct stripe *stripe, const struct contr
 	}
 	guest_list(stripe, NULL);
 	if (memcmp(guest->key_id, service->key_id, KEY_ID_SIZE) == 0)
-		bind_stripe(service, stripe);
+		bind_stripe(service, stripe, true);
 	else
 		service_refuse(stripe, REASON_NO_GROUP);
 }
