@@ -90,7 +90,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe_set_state(stripe, STRIPE_BOUND);
 	stripe->group = group;
 	stripe->in.parked = false;
-	stripe->out.counted = false;
+	stripe->out.counted = stripe->out.carried = false;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
 	if (first != NULL)

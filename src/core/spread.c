@@ -150,6 +150,7 @@ static size_t pull(struct group *group, struct stripe *stripe)
 	spread->next = serial_next(spread->next);
 	spread->any = true;
 	spread->last = stripe;
+	stripe->out.carried = true;
 	counter_add(&engine->counters.datagrams_out, 1);
 	counter_add(&engine->counters.bytes_out, (uint64_t)n);
 	if (stripe_flush(stripe) && n >= LOOK_SIZE)

@@ -122,8 +122,8 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 	struct flow *flow = (struct flow *)((char *)wish - offsetof(struct flow, wish));
 	struct control control;
 
-	if (!flow->opened) {
-		flow->opened = true;
+	if (flow->opener == NULL) {
+		flow->opener = stripe;
 		control.type = CONTROL_OPEN;
 		memcpy(control.open.token, flow->token, TOKEN_SIZE);
 		control.open.destination = flow->destination;
@@ -146,6 +146,20 @@ static void refused(struct flow *flow, enum reason reason)
 	group_end(flow->group, GROUP_REFUSE, reason);
 }
 
+/* Refused is what the stripe asked for: with Open the flow, with Join only its part in it, if nothing went out on it yet. */
+static void refused_by(struct flow *flow, struct stripe *stripe, enum reason reason)
+{
+	if (stripe == flow->opener) {
+		refused(flow, reason);
+	} else if (stripe->out.carried) {
+		tell(flow, "reset: a stripe that carried data was refused: ", reason_text(reason));
+		group_end(flow->group, GROUP_ABORT, reason);
+	} else {
+		group_remove(flow->group, stripe);
+		stripe_leave(stripe, 0.);
+	}
+}
+
 static bool on_control(struct stripe *stripe, const struct control *control)
 {
 	struct group *group = stripe->group;
@@ -158,7 +172,7 @@ static bool on_control(struct stripe *stripe, const struct control *control)
 	switch (control->type) {
 	case CONTROL_NUMBER:
 		if (control->number.number == 0) {
-			refused(flow, control->number.reason);
+			refused_by(flow, stripe, control->number.reason);
 			return true;
 		}
 		if (control->number.number >= EXTENSION_FIRST ||

@@ -31,7 +31,7 @@ struct flow {
 	struct conntrack_query query;
 	struct supply_wish wish;
 	uint8_t token[TOKEN_SIZE];
-	bool opened;	 /* Open was sent */
+	const struct stripe *opener; /* the one that Open was sent on; only to be compared */
 	struct fan fan;
 	LIST_HEAD(, flow_dial) dials;
 };

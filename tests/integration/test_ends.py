@@ -109,7 +109,7 @@ def test_refused(gateway, lab, family, sockets):
     client.connect(address)
     assert expect_reset(client, PROMPTLY) == b''
     gateway.proxy.wait_log(rf'client \S+ -> \S*:{address[1]}: refused', PROMPTLY)
-    assert gateway.proxy.counter('flows_refused') == 1
+    gateway.proxy.wait_counter('flows_refused', 1)
 
 
 @pytest.mark.parametrize('family', [4, 6])
