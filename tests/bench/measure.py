@@ -6,6 +6,7 @@ import os
 import pathlib
 import statistics
 import time
+from subprocess import DEVNULL, PIPE, TimeoutExpired
 
 from labnet import LabError
 from peers import Iperf3
@@ -22,7 +23,7 @@ def _arguments(setting, variant, **options):
     for name, value in options.items():
         if value is True:
             argv.append(f'--{name}')
-        elif value not in (False, None):
+        elif value is not False:
             argv += [f'--{name}', str(value)]
     return argv
 
@@ -67,8 +68,8 @@ def bulk(setting, variant, up, seconds, flows):
 
 def _iperf3(setting, variant, up, seconds):
     """By iperf3's own clock, which starts when its connections stand."""
-    server = setting.lab.popen('server', ['iperf3', '-s', '-1', '-p', str(PORT)], stdin=-3, stdout=-3,
-                               stderr=-3)
+    server = setting.lab.popen('server', ['iperf3', '-s', '-1', '-p', str(PORT)],
+                               stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
     setting.daemons['server'] = server
     setting.wait_listening('server', PORT)
     del setting.daemons['server']
@@ -100,7 +101,8 @@ def interactive(setting, variant, seconds, flows):
 
 
 def fairness(setting, variant, seconds):
-    output = _xfer(setting, variant, 'bulk', seconds + 30, seconds=seconds, rival=f'{DIRECT}:{PORT + 1}')
+    output = _xfer(setting, variant, 'bulk', seconds + 30, seconds=seconds,
+                   rival=f'{DIRECT}:{PORT + 1}')
     if output['rival_failed']:
         raise MeasureError('the competing flow failed')
     rival = _steady(output['rival'], seconds)
@@ -110,19 +112,19 @@ def fairness(setting, variant, seconds):
 
 
 def objects(setting, variant, size, flows, up, rounds, limit):
-    output = _xfer(setting, variant, 'objects', rounds * (limit + 1) + 30, size=size, flows=flows, up=up,
-                   rounds=rounds, seconds=limit, pause=200)
+    output = _xfer(setting, variant, 'objects', rounds * (limit + 1) + 30, size=size, flows=flows,
+                   up=up, rounds=rounds, seconds=limit, pause=200)
     # One that isn't done in time counts as one that took just that long: shown as a lower bound.
-    times = [[flow['done'] / 1e6 if flow['done'] else limit for flow in flows_of_round]
-             for flows_of_round in output['rounds']]
-    errors = [flow['error'] for flows_of_round in output['rounds'] for flow in flows_of_round
-              if flow['error']]
-    late = sum(flow['done'] is None for flows_of_round in output['rounds'] for flow in flows_of_round)
+    times = [[flow['done'] / 1e6 if flow['done'] else limit for flow in of_round]
+             for of_round in output['rounds']]
+    every = [flow for of_round in output['rounds'] for flow in of_round]
+    errors = {flow['error'] for flow in every if flow['error']}
+    late = sum(flow['done'] is None for flow in every)
     warm = times[1:] or times
     return ({'time': statistics.median(time for of_round in warm for time in of_round),
              'slowest': statistics.median(max(of_round) for of_round in warm),
              'cold': statistics.median(times[0]), 'failed': late},
-            {'limit': limit, 'unfinished': late, 'errors': sorted(set(errors))}, flows * rounds)
+            {'limit': limit, 'unfinished': late, 'errors': sorted(errors)}, flows * rounds)
 
 
 def first_byte(setting, variant, rounds):
@@ -131,10 +133,10 @@ def first_byte(setting, variant, rounds):
     flows = [flows_of_round[0] for flows_of_round in output['rounds']]
     if not all(flow['first'] for flow in flows):
         raise MeasureError('no first byte within 10 s')
-    return ({'cold': flows[0]['first'] / 1000,
-             'warm': statistics.median(flow['first'] for flow in flows[1:]) / 1000,
-             'warm_asked': statistics.median(flow['first'] - flow['asked'] for flow in flows[1:]) / 1000},
-            {'first': [flow['first'] / 1000 for flow in flows]}, rounds)
+    times = [flow['first'] / 1000 for flow in flows]
+    asked = [(flow['first'] - flow['asked']) / 1000 for flow in flows]
+    return ({'cold': times[0], 'warm': statistics.median(times[1:]),
+             'warm_asked': statistics.median(asked[1:])}, {'first': times}, rounds)
 
 
 def cpu(setting, variant, flows, up, seconds):
@@ -155,9 +157,12 @@ def rate(setting, variant, flows, seconds):
     output = _xfer(setting, variant, 'rate', seconds + 30, seconds=seconds, flows=flows, size=1000)
     after = setting.cpu()
     used = sum(after.values()) - sum(before.values())
+    if not output['finished'] or not used:
+        raise MeasureError(f'no connection came to its end within {seconds} s')
     return ({'per_s': output['finished'] / seconds, 'per_cpu': output['finished'] / used,
              'failed': output['failed']},
-            {'cpu': {host: round(after[host] - before[host], 2) for host in after}}, output['finished'])
+            {'cpu': {host: round(after[host] - before[host], 2) for host in after}},
+            output['finished'])
 
 
 def _per_flow(setting, before, descriptors, standing):
@@ -172,7 +177,7 @@ def _per_flow(setting, before, descriptors, standing):
 def memory_idle(setting, variant, flows):
     """Ten flows stand already, so that what is there once and for all is there."""
     holder = setting.lab.popen('client', [*_arguments(setting, variant, flows=flows + 10), 'hold'],
-                               stdin=-1, stdout=-1, text=True)
+                               stdin=PIPE, stdout=PIPE, text=True)
 
     def stand(goal):
         holder.stdin.write(f'{goal}\n')
@@ -196,7 +201,7 @@ def memory_active(setting, variant, flows, seconds):
     _xfer(setting, variant, 'bulk', 60, seconds=1, flows=10)
     before, descriptors = setting.memory(), setting.descriptors()
     argv = [*_arguments(setting, variant, flows=flows, seconds=seconds), 'bulk']
-    mover = setting.lab.popen('client', argv, stdout=-1, text=True)
+    mover = setting.lab.popen('client', argv, stdout=PIPE, text=True)
     time.sleep(seconds * 0.8)  # the moment that is measured
     setting.check_alive()
     metrics, detail = _per_flow(setting, before, descriptors, flows)
@@ -213,10 +218,10 @@ KINDS = {function.__name__: function for function in
 
 
 def _machine_times():
-    fields = [int(word) for word in pathlib.Path('/proc/stat').read_text().split('\n')[0].split()[1:]]
-    tick = os.sysconf('SC_CLK_TCK')
+    line = pathlib.Path('/proc/stat').read_text().partition('\n')[0]
+    fields = [int(word) / os.sysconf('SC_CLK_TCK') for word in line.split()[1:9]]
     idle, steal = fields[3] + fields[4], fields[7]
-    return {'busy': (sum(fields[:8]) - idle - steal) / tick, 'idle': idle / tick, 'steal': steal / tick}
+    return {'busy': sum(fields) - idle - steal, 'idle': idle, 'steal': steal}
 
 
 class Watch:
@@ -229,10 +234,10 @@ class Watch:
         self.own = self._own()
 
     def _own(self):
-        children = os.times()
+        """Processor time of this program, of those it has reaped, and of those that run."""
         running = sum(cpu_seconds(process.pid) for process in self.setting.lab._children
                       if process.poll() is None)
-        return running + children.user + children.system + children.children_user + children.children_system
+        return running + sum(os.times()[:4])
 
     def result(self):
         """Shares of one core; and what is wrong with the measurement, if anything."""
@@ -277,9 +282,7 @@ def measure(scenario, variant, program, xfer, buffers=None):
             record['detail'] = detail
     except (LabError, MeasureError, OSError, ValueError, KeyError, TimeoutError) as error:
         record['error'] = f'{error}'.splitlines()[0][:300] or type(error).__name__
-    except Exception as error:  # of subprocess: a program that hung
-        if type(error).__name__ != 'TimeoutExpired':
-            raise
+    except TimeoutExpired as error:
         record['error'] = f'no end after {error.timeout:.0f} s'
     record['took'] = round(time.monotonic() - began, 2)
     return record

@@ -15,7 +15,7 @@ WAN_PORT = 7001
 
 
 class Variant:
-    """A way from client to server. `group` is direct, ours, peer, or bound (not a gateway at all)."""
+    """A way from client to server. `group` is direct, ours, peer, or bound (no gateway at all)."""
 
     group = 'peer'
     package = None      # without which it cannot be
@@ -60,14 +60,15 @@ class Ours(Variant):
         user = 'ro-ro-tcp' if 'ro-ro-tcp' in names else 'nobody'
         choice = ['--congestion', self.congestion] if self.congestion else []
         common = ['--user', user, '--grace', '0', *choice]
-        setting.start('relay', [setting.program, 'relay', '--insecure', *common, *self.relay_options,
+        setting.start('relay', [setting.program, 'relay', '--insecure', *common,
+                                *self.relay_options,
                                 '--control', setting.folder / 'relay' / 'control'])
         setting.wait_ready('relay', 'ready: relay on ')
         setting.start('gw', [setting.program, 'proxy', '--relay', RELAY, *common, *self.options,
                              '--control', setting.folder / 'proxy' / 'control'])
         setting.wait_ready('gw', 'ready: proxy on ')
-        setting.lab.run('gw', [FIREWALL, 'up', '-q', '--user', user, '--lan', 'lan0', '--relay', RELAY,
-                               '--exclude', f'{DIRECT}/32'])
+        setting.lab.run('gw', [FIREWALL, 'up', '-q', '--user', user, '--lan', 'lan0',
+                               '--relay', RELAY, '--exclude', f'{DIRECT}/32'])
         # Connections are captured from the proxy's next sign of life on.
         wait_for("the proxy's sign of life", lambda: setting.read('gw', 'xt_recent/ro-ro-tcp4'))
 
@@ -135,9 +136,9 @@ class Shadowsocks(Variant):
                   '-n', 20000, '--no-delay']
         setting.start('relay', ['ss-server', *common])
         setting.start('gw', ['ss-redir', *common, '-b', '0.0.0.0', '-l', FORWARD_PORT])
-        setting.lab.run('gw', ['iptables', '-t', 'nat', '-A', 'PREROUTING', '-i', 'lan0', '-p', 'tcp',
-                               '-d', SERVER, '--dport', str(PORT), '-j', 'REDIRECT', '--to-ports',
-                               str(FORWARD_PORT)])
+        setting.lab.run('gw', ['iptables', '-t', 'nat', '-A', 'PREROUTING', '-i', 'lan0',
+                               '-p', 'tcp', '-d', SERVER, '--dport', str(PORT),
+                               '-j', 'REDIRECT', '--to-ports', str(FORWARD_PORT)])
         setting.wait_listening('relay', WAN_PORT)
         setting.wait_listening('gw', FORWARD_PORT)
 
@@ -175,8 +176,8 @@ class Kcptun(Variant):
         common = ['--key', 'bench', '--quiet', '--mode', self.mode]
         if self.tuned:
             common += self._tuning(setting.link)
-        setting.start('relay', ['kcptun-server', '-l', f'{RELAY}:{WAN_PORT}', '-t', f'{SERVER}:{PORT}',
-                                *common])
+        setting.start('relay', ['kcptun-server', '-l', f'{RELAY}:{WAN_PORT}',
+                                '-t', f'{SERVER}:{PORT}', *common])
         setting.wait_listening('relay', WAN_PORT, 'udp')
         setting.start('gw', ['kcptun-client', '-l', f'{GW_LAN[0]}:{FORWARD_PORT}',
                              '-r', f'{RELAY}:{WAN_PORT}', *common])

@@ -35,7 +35,7 @@ def _setup(script, *arguments):
 
 def _last_line(text):
     lines = text.strip().splitlines()
-    return lines[-1] if lines else 'no reason given'
+    return lines[-1].removeprefix('bench: ') if lines else 'no reason given'
 
 
 def install_packages():
@@ -69,8 +69,8 @@ def _compile(output, sources, *flags):
     newest = max(path.stat().st_mtime for path in [*sources, *headers])
     if output.exists() and output.stat().st_mtime > newest:
         return
-    _run(['cc', '-std=c11', '-D_GNU_SOURCE', '-O2', '-Wall', '-Wextra', *flags, '-o', output, *sources],
-         HERE, BUILD / 'log')
+    _run(['cc', '-std=c11', '-D_GNU_SOURCE', '-O2', '-Wall', '-Wextra', *flags, '-o', output,
+          *sources], HERE, BUILD / 'log')
 
 
 def build_tools():

@@ -24,7 +24,8 @@ def _range(row, key):
 
 def _headings(scenario):
     first = scenario['metrics'][0]
-    return (['variant', 'congestion'] + [f'{m["label"]} {m["unit"]}'.strip() for m in scenario['metrics']]
+    figures = [f'{m["label"]} {m["unit"]}'.strip() for m in scenario['metrics']]
+    return (['variant', 'congestion', *figures]
             + [f'range of {first["label"]}', 'x direct', 'x best peer', 'remarks'])
 
 
@@ -47,7 +48,7 @@ def _row(scenario, row):
 def _model_row(scenario):
     model = scenario['model']
     return (['the link itself', '-']
-            + [_number(model.get(m['key']), m['digits']) for m in scenario['metrics']] + ['', '', '', ''])
+            + [_number(model.get(m['key']), m['digits']) for m in scenario['metrics']] + [''] * 4)
 
 
 def _lines(scenario):
@@ -66,7 +67,7 @@ def _aligned(headings, lines):
 
 def _markdown(headings, lines):
     rows = [headings, ['---'] * 2 + ['---:'] * (len(headings) - 3) + ['---'], *lines]
-    return '\n'.join('| ' + ' | '.join(text.replace('|', '/') for text in row) + ' |' for row in rows)
+    return '\n'.join(f'| {" | ".join(text.replace("|", "/") for text in row)} |' for row in rows)
 
 
 def _target_lines(summary):
@@ -74,8 +75,8 @@ def _target_lines(summary):
     for target in targets(summary):
         sign = '>=' if target.at_least else '<='
         verdict = {None: 'not measured', True: 'met', False: 'MISSED'}[target.met]
-        lines.append([target.text, verdict, _number(target.value, 2), f'{sign} {target.bound:g} {target.unit}',
-                      target.remark])
+        lines.append([target.text, verdict, _number(target.value, 2),
+                      f'{sign} {target.bound:g} {target.unit}', target.remark])
     return ['what must be true', 'verdict', 'measured', 'wanted', 'remarks'], lines
 
 
@@ -87,20 +88,23 @@ def table(summary):
 
 
 def _doubts_and_gaps(summary):
-    lines = [f'- **{name}** could not be measured: {why}' for name, why in summary['unavailable'].items()]
+    lines = [f'- **{name}** could not be measured: {why}'
+             for name, why in summary['unavailable'].items()]
     if len(summary['programs']) > 1:
-        lines.append(f'- The figures are of {len(summary["programs"])} different builds of ro-ro-tcp.')
+        lines.append(f'- The figures are of {len(summary["programs"])} builds of ro-ro-tcp.')
     return '\n'.join(lines)
 
 
 def markdown(summary, images):
     machine = summary['machine']
-    packages = ', '.join(f'{name} {version}' for name, version in machine['packages'].items() if version)
+    packages = ', '.join(f'{name} {version}' for name, version in machine['packages'].items()
+                         if version)
     parts = ['# Results of the bench',
              f'Commit {machine["commit"]}, Linux {machine["kernel"]}, {machine["cores"]} cores '
              f'({machine["processor"]}); {packages}.',
-             'Medians; ratios are of the first figure, above 1 is better. "x direct" is against the better '
-             'direct connection, "x best peer" against the best gateway among the peers (iperf3 is none).',
+             'Medians; ratios are of the first figure, above 1 is better. "x direct" is against '
+             'the better direct connection, "x best peer" against the best of the peers (iperf3 '
+             'is none).',
              _doubts_and_gaps(summary), '## Targets', _markdown(*_target_lines(summary))]
     for scenario in summary['scenarios']:
         parts += [f'## {scenario["name"]}', _markdown(_headings(scenario), _lines(scenario))]
@@ -116,9 +120,10 @@ def _median_series(runs):
 def _scenario_plots(scenario):
     """Yields (name, SVG)."""
     metric = scenario['metrics'][0]
-    rows = [(row['name'], row['group'], row['median'][metric['key']]) for row in scenario['variants']
-            if metric['key'] in row['median']]
-    unit = f'{metric["label"]}, {metric["unit"]}' + ('' if metric['higher'] else ' (less is better)')
+    rows = [(row['name'], row['group'], row['median'][metric['key']])
+            for row in scenario['variants'] if metric['key'] in row['median']]
+    direction = '' if metric['higher'] else ' (less is better)'
+    unit = f'{metric["label"]}, {metric["unit"]}{direction}'
     if rows:
         yield (f'{scenario["name"]}.svg',
                plots.bars(scenario['name'], unit, rows, scenario['model'].get(metric['key'])))
@@ -141,7 +146,8 @@ def _sweep(summary, fixed, axis):
             continue
         for row in scenario['variants']:
             if 'steady' in row['median']:
-                found.setdefault((row['name'], row['group']), []).append((link[axis], row['median']['steady']))
+                points = found.setdefault((row['name'], row['group']), [])
+                points.append((link[axis], row['median']['steady']))
     return [(*key, sorted(points)) for key, points in found.items() if len(points) > 1]
 
 
@@ -157,7 +163,8 @@ def _sweep_plots(summary):
             where = ', '.join(f'{name} {value}' for name, value in fixed.items() if name != 'burst')
             suffix = '' if axis == 'loss' else f'-loss{fixed["loss"]}'
             yield (f'sweep-{axis}{suffix}.svg',
-                   plots.lines(f'Steady download by {axis} ({where})', label, 'Mbit/s', series, None))
+                   plots.lines(f'Steady download by {axis} ({where})', label, 'Mbit/s', series,
+                               None))
 
 
 def write(summary, folder):

@@ -55,8 +55,10 @@ def _median(values):
 
 def _variant(variant, records):
     good = [record for record in records if 'metrics' in record]
-    keys = {key for record in good for key in record['metrics']}
-    values = {key: [record['metrics'][key] for record in good if key in record['metrics']] for key in keys}
+    values = {}
+    for record in good:
+        for key, value in record['metrics'].items():
+            values.setdefault(key, []).append(value)
     return {
         'name': variant.name, 'group': variant.group,
         'congestion': good[0]['congestion'] if good else variant.congestion,
@@ -64,7 +66,8 @@ def _variant(variant, records):
         'at_least': any(record['detail'].get('unfinished') for record in good),
         'doubts': sorted({doubt for record in good for doubt in record['doubts']}),
         'doubtful': sum(bool(record['doubts']) for record in good),
-        'notes': sorted({record['detail']['note'] for record in good if 'note' in record['detail']}),
+        'notes': sorted({record['detail']['note'] for record in good
+                         if 'note' in record['detail']}),
         'errors': sorted({record['error'] for record in records if 'error' in record}),
         'series': [record['detail']['series'] for record in good if 'series' in record['detail']],
     }

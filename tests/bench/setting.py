@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 
-from labnet import HOSTS, Lab, LabError, _ip
+from labnet import HOSTS, Lab, _ip
 
 PORT = 9000        # the server's; the rival's is the next one
 FORWARD_PORT = 7000  # where those peers listen on the gateway that clients have to be told of
