@@ -5,12 +5,16 @@ Messages are built by functions that also build wrong ones, since the tests need
 data is that of the base protocol's speaker, but for control datagrams between the others.
 """
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
 import os
 import select
+import socket
 import struct
+import threading
+import time
 
 from base_speaker import Broken, datagram, receive_exactly, serial_after
 
@@ -183,6 +187,7 @@ class Group:
         self.serial = 0  # the last that was sent
         self.fin = None
         self.detached = set()  # stripes on which the other end has said Detach
+        self.carriers = set()  # stripes on which data came
         self._due = 1
         self._early = {}
         self._turn = 0
@@ -222,12 +227,15 @@ class Group:
 
     def read_some(self):
         """One message from each stripe that has one."""
-        by_fd = {stripe.sock.fileno(): stripe for stripe in self.stripes
-                 if stripe not in self.detached}
         timeout = self.stripes[0].sock.gettimeout()
-        ready = select.select(list(by_fd), [], [], timeout)[0]
-        if not ready:
-            raise Broken(f'nothing came for {timeout} s; serial {self._due} is due')
+        deadline = time.monotonic() + timeout
+        ready = []
+        while not ready:
+            if time.monotonic() > deadline:
+                raise Broken(f'nothing came for {timeout} s; serial {self._due} is due')
+            by_fd = {stripe.sock.fileno(): stripe for stripe in self.stripes
+                     if stripe not in self.detached}
+            ready = select.select(list(by_fd), [], [], 0.1)[0]  # then look who has joined
         for fd in ready:
             self._take(by_fd[fd], by_fd[fd].read())
 
@@ -239,6 +247,7 @@ class Group:
             if serial in self._early or (serial - self._due) & 0xffffffff >= 1 << 31:
                 raise Broken(f'serial {serial}, when {self._due} was due')
             self._early[serial] = payload
+            self.carriers.add(stripe)
         elif message.kind == PING:
             stripe.send(control(PONG, message.body))
         elif message.kind == FIN:
@@ -312,54 +321,91 @@ class Proxy:
 
 
 class Relay:
-    """Accepts proxies on a listener; the test plays the server."""
+    """Serves proxies on a listener until closed; the test plays the servers.
+
+    A proxy decides how many stripes a flow has and when: they are taken as they come. greet(sock)
+    does the greeting. With answer False nobody is answered, until the test does it.
+    """
 
     def __init__(self, listener, keys=(NO_KEY,), timeout=30):
         self.listener = listener
-        self.keys = keys
         self.timeout = timeout
+        self.groups = []
+        self.greet = lambda sock: greet_as_relay(sock, keys)
+        self.answer = True
         self._number = 0x2000
-        listener.settimeout(timeout)
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
-    def accept(self):
-        """An idle stripe."""
-        sock, _ = self.listener.accept()
-        sock.settimeout(self.timeout)
+    def _accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock):
+        sock.settimeout(None)  # a stripe may be idle for long
         try:
-            greet_as_relay(sock, self.keys)
-        except BaseException:
-            sock.close()
-            raise
-        return Stripe(sock)
-
-    def accept_open(self, stripes=1, answer=True):
-        """The group that a proxy opens on the next stripes; (group, destination, client)."""
-        greeted = [self.accept() for _ in range(stripes)]
-        joined, first, body = [], None, b''
-        for stripe in greeted:
+            self.greet(sock)
+            stripe = Stripe(sock)
             message = stripe.read()
             while isinstance(message, Control) and message.kind == PING:
                 stripe.send(control(PONG, message.body))
                 message = stripe.read()
-            if isinstance(message, Control) and message.kind == OPEN and first is None:
-                first, body = stripe, message.body
-            elif isinstance(message, Control) and message.kind == JOIN:
-                joined.append((stripe, message.body))
+            sock.settimeout(self.timeout)
+            if not isinstance(message, Control):
+                raise Broken(f'{message!r} on an idle stripe')
+            self._bind(stripe, message)
+        except (Broken, OSError):
+            sock.close()
+
+    def _bind(self, stripe, message):
+        with self._changed:
+            if message.kind == OPEN and len(message.body) == 56:
+                group = Group(message.body[:16], stripe)
+                group.destination = read_endpoint(message.body[16:36])
+                group.client = read_endpoint(message.body[36:])
+                self._number += 1
+                group.connection_number = self._number
+                self.groups.append(group)
+            elif message.kind == JOIN and len(message.body) == 16:
+                group = self._find(message.body)
+                group.stripes.append(stripe)
             else:
                 raise Broken(f'{message!r} on an idle stripe')
-        if first is None or len(body) != 56:
-            raise Broken('no Open, or a bad one')
-        token = body[:16]
-        if any(other != token for _, other in joined):
-            raise Broken('a Join with another token')
-        group = Group(token, first, *(stripe for stripe, _ in joined))
-        if answer:
-            self._number += 1
-            group.connection_number = self._number
-            for stripe in group.stripes:
-                stripe.send(number(self._number))
-            first.send(control(CONNECTED))
-        return group, read_endpoint(body[16:36]), read_endpoint(body[36:56])
+            if self.answer:
+                stripe.send(number(group.connection_number))
+                if message.kind == OPEN:
+                    stripe.send(control(CONNECTED))
+            self._changed.notify_all()
+
+    def _find(self, token):
+        """Waits, since a Join may be here before its Open."""
+        def found():
+            return next((group for group in self.groups if group.token == token), None)
+
+        if not self._changed.wait_for(found, 5):
+            raise Broken('a Join of no group')
+        return found()
+
+    def wait_group(self, client=None, stripes=1):
+        """A group with as many stripes, of that client's address (any if None)."""
+        def found():
+            return next((group for group in self.groups
+                         if client in (None, group.client) and len(group.stripes) >= stripes), None)
+
+        with self._changed:
+            if not self._changed.wait_for(found, self.timeout):
+                raise Broken(f'no group with {stripes} stripes came')
+            return found()
 
     def close(self):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept() up
         self.listener.close()
+        self._thread.join(self.timeout)
+        for group in self.groups:
+            group.close()

@@ -137,7 +137,7 @@ def test_entry_missing_under_tproxy(make_gateway, bare_tproxy, on_gw, lab, famil
         client, server = sockets(*gateway.pair(listener))
         assert server.getsockname()[:2] == client.getpeername()[:2]
         exchange(client, server, noise(100_000, 1), noise(100_000, 2))
-    assert gateway.proxy.counter('conntrack_missing') == 1
+    gateway.proxy.wait_counter('conntrack_missing', 1, 5)
 
 
 def test_own_port_without_an_entry(make_gateway, bare_tproxy, on_gw, lab, sockets):
@@ -160,8 +160,8 @@ def test_entry_missing_under_redirect(make_gateway, capture_with, lab, sockets, 
     client.settimeout(PROMPTLY)
     client.connect((lab.address('server', family), 80))
     assert expect_reset(client, PROMPTLY) == b''
-    assert gateway.proxy.counter('conntrack_missing') == 1
-    assert gateway.proxy.counter('flows_unknown_destination') == 1
+    gateway.proxy.wait_counter('conntrack_missing', 1, 5)
+    gateway.proxy.wait_counter('flows_unknown_destination', 1, 5)
     gateway.proxy.wait_log(r'flow \d+: client .* reset: conntrack', PROMPTLY)
 
 
@@ -176,7 +176,7 @@ def test_zone(make_gateway, capture_with, on_gw, lab, sockets, capture, family):
     with lab.listen('server', family) as listener:
         client, server = sockets(*gateway.pair(listener))
         exchange(client, server, noise(100_000, 1), noise(100_000, 2))
-    assert gateway.proxy.counter('conntrack_missing') == 0
+    gateway.proxy.wait_counter('conntrack_missing', 0, 5)
 
 
 def test_flush_of_conntrack(make_gateway, firewall, on_gw, listener, sockets):

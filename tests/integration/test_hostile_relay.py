@@ -5,7 +5,7 @@ The client of the flow in question is reset, never given a clean end, and nothin
 innocent flow runs beside all cases, and the proxy stands all of them in one life.
 """
 
-import threading
+import time
 
 import extended_speaker as x
 import pytest
@@ -27,9 +27,8 @@ class Scene:
         self.relay = x.Relay(lab.listen('relay', 4, RELAY_PORT), timeout=10)
         self.proxy = self.starter('gw', 'proxy', '--relay', lab.address('relay'), '--stripes', '2',
                                   '--pool', '0:0', '--workers', '2', '--verbose')
-        self.client, (self.group, destination, client) = self.open()
-        assert destination == (lab.address('server'), PORT)
-        assert client == self.client.getsockname()
+        self.client, self.group = self.open()
+        assert self.group.destination == (lab.address('server'), PORT)
         self.checks = 0
 
     def connect(self):
@@ -38,9 +37,17 @@ class Scene:
         client.connect((self.lab.address('server'), PORT))
         return client
 
-    def open(self, answer=True):
-        """A client, and its group: (client, (group, destination, client's address))."""
-        return self.connect(), self.relay.accept_open(2, answer)
+    def open(self, stripes=1, answer=True):
+        """A client and its group. More than one stripe it gets by moving data: all read by then."""
+        self.relay.answer = answer
+        client = self.connect()
+        group = self.relay.wait_group(client.getsockname())
+        deadline = time.monotonic() + 10
+        while len(group.stripes) < stripes:
+            assert time.monotonic() < deadline, f'the flow does not come to {stripes} stripes'
+            client.sendall(noise(65536))
+            check_same(group.receive(65536), noise(65536))
+        return client, group
 
     def check_innocent(self):
         self.checks += 1
@@ -72,7 +79,10 @@ def scene_of_module(standing_lab, standing_firewall, tmp_path_factory):
 @pytest.fixture
 def scene(scene_of_module, lab, request):
     request.node.stash[STARTED] = scene_of_module.starter.programs
+    relay = scene_of_module.relay
+    greet = relay.greet
     yield scene_of_module
+    relay.greet, relay.answer = greet, True
     scene_of_module.check_innocent()
     scene_of_module.proxy.wait_counter('flows_now', 1)  # the innocent one
 
@@ -102,28 +112,20 @@ def bad_greetings():
 def test_bad_greeting(scene, answer):
     """The proxy gives the stripe up, and its client after that; its Proof is not for this relay."""
     mark = scene.proxy.mark()
-    client = scene.connect()
     said = []
 
-    def play():
-        for _ in range(2):
-            sock, _ = scene.relay.listener.accept()
-            with sock:
-                sock.settimeout(10)
-                text = answer(x.receive_exactly(sock, 52))
-                sock.sendall(text)
-                if len(text) < 76:
-                    continue
-                try:
-                    said.append(sock.recv(32))
-                except ConnectionResetError:
-                    pass
+    def greet(sock):
+        sock.settimeout(10)
+        text = answer(x.receive_exactly(sock, 52))
+        sock.sendall(text)
+        if len(text) >= 76:
+            said.append(sock.recv(32))
+        raise x.Broken('that was all')
 
-    thread = threading.Thread(target=play)
-    thread.start()
+    scene.relay.greet = greet
+    client = scene.connect()
     assert expect_reset(client, PROMPTLY) == b''
     scene.proxy.wait_log(r'flow \d+: client .* no way to the relay: \S', PROMPTLY, mark)
-    thread.join()
     assert not any(said), 'the proxy went on greeting'
 
 
@@ -144,9 +146,10 @@ def refusals():
 @pytest.mark.parametrize('early', [b'', b'early data'], ids=['silent client', 'early data'])
 def test_refusal(scene, message, early):
     mark = scene.proxy.mark()
-    client = scene.connect()
+    client, group = scene.open(answer=False)
     client.sendall(early)
-    group, _, _ = scene.relay.accept_open(2, answer=False)
+    if early:
+        check_same(group.receive(len(early)), early)
     group.stripes[0].send(message)
     assert expect_reset(client, PROMPTLY) == b''
     scene.proxy.wait_log(r'flow \d+: client .*: refused: \S', PROMPTLY, mark)
@@ -154,21 +157,21 @@ def test_refusal(scene, message, early):
 
 
 def attacks():
-    """Each of these, on a group of two stripes that stands, must end it as a reset."""
+    """Each of these, on a group that stands, must end it as a reset: {name: (stripes, attack)}."""
     def say(message):
-        return lambda group: group.stripes[0].send(message)
+        return 1, lambda group: group.stripes[0].send(message)
 
     def on_both(first, second):
         def attack(group):
             group.stripes[0].send(first)
             group.stripes[1].send(second)
-        return attack
+        return 2, attack
 
     def cut(message):
         def attack(group):
             group.stripes[0].send(message)
             group.stripes[0].sock.close()
-        return attack
+        return 1, attack
 
     a, b = x.datagram(1, b'a'), x.datagram(2, b'b')
     destination = x.endpoint('10.77.3.2', 80)
@@ -203,9 +206,9 @@ def attacks():
     }
 
 
-@pytest.mark.parametrize('attack', attacks().values(), ids=attacks())
-def test_bad_in_a_group(scene, attack):
-    client, (group, _, _) = scene.open()
+@pytest.mark.parametrize('stripes, attack', attacks().values(), ids=attacks())
+def test_bad_in_a_group(scene, stripes, attack):
+    client, group = scene.open(stripes)
     mark = scene.proxy.mark()
     attack(group)
     expect_reset(client, PROMPTLY)
@@ -217,7 +220,7 @@ def test_bad_in_a_group(scene, attack):
 @pytest.mark.parametrize('stripe', [0, 1], ids=['on the same stripe', 'on another stripe'])
 def test_data_after_fin(scene, stripe):
     for _ in range(20):
-        client, (group, _, _) = scene.open()
+        client, group = scene.open(1 + stripe)
         mark = scene.proxy.mark()
         group.stripes[0].send(x.datagram(1, b'a'), x.fin(1))
         group.stripes[stripe].send(x.datagram(2, b'b'))
@@ -230,7 +233,7 @@ def test_data_after_fin(scene, stripe):
 # --- what it may say -------------------------------------------------------------------------------
 
 def test_unknown_optional_is_skipped(scene):
-    client, (group, _, _) = scene.open()
+    client, group = scene.open()
     for stripe in group.stripes:
         stripe.send(x.control(0x8001, b'from a later version'), x.control(0xffff, bytes(124)))
     group.send(b'goes on')
@@ -241,7 +244,7 @@ def test_unknown_optional_is_skipped(scene):
 
 def test_data_before_number_and_connected(scene):
     """Stripes are independent: data of one may overtake what another says."""
-    client, (group, _, _) = scene.open(answer=False)
+    client, group = scene.open(2, answer=False)
     group.stripes[1].send(x.datagram(1, b'overtaken'))
     check_same(receive_exactly(client, 9), b'overtaken')
     for stripe in group.stripes:
@@ -255,16 +258,15 @@ def test_data_before_number_and_connected(scene):
 
 
 def test_early_data_comes_before_any_answer(scene):
-    client = scene.connect()
+    client, group = scene.open(answer=False)
     client.sendall(b'early')
-    group, _, _ = scene.relay.accept_open(2, answer=False)
     check_same(group.receive(5), b'early')
     client.close()
     group.close()
 
 
 def test_ping_is_answered(scene):
-    client, (group, _, _) = scene.open()
+    client, group = scene.open(2)
     for stripe in group.stripes:
         stripe.ping(b'in group')
     client.close()
@@ -272,7 +274,7 @@ def test_ping_is_answered(scene):
 
 
 def test_reset_lets_data_before_it_pass(scene):
-    client, (group, _, _) = scene.open()
+    client, group = scene.open(2)
     group.stripes[1].send(x.reset(serial=2))
     group.stripes[0].send(x.datagram(1, b'before '), x.datagram(2, b'it'))
     assert expect_reset(client, PROMPTLY) == b'before it'
@@ -280,7 +282,7 @@ def test_reset_lets_data_before_it_pass(scene):
 
 
 def test_both_directions_to_the_end(scene):
-    client, (group, _, _) = scene.open()
+    client, group = scene.open()
     up, down = noise(500_000, 1), noise(500_000, 2)
 
     def talk():
@@ -301,8 +303,12 @@ def test_both_directions_to_the_end(scene):
 
 def test_number_0_for_a_join_is_no_loss(scene):
     """Nothing was sent on that stripe: the flow goes on with the other."""
-    client, (group, _, _) = scene.open(answer=False)
-    opened, joined = group.stripes
+    client, group = scene.open(2, answer=False)
+    while group.stripes[1] in group.carriers:  # then it is one
+        client.close()
+        group.close()
+        client, group = scene.open(2, answer=False)
+    opened, joined = group.stripes[:2]
     opened.send(x.number(88), x.control(x.CONNECTED))
     joined.send(x.number(0, x.OVERLOADED))
     message = joined.read()

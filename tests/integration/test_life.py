@@ -174,7 +174,7 @@ def test_too_many_flows(make_gateway, listener, sockets):
     expect_reset(client, PROMPTLY)
     for pair in pairs:
         ping(*pair)
-    assert gateway.proxy.counter('flows_refused') == 1
+    gateway.proxy.wait_counter('flows_refused', 1, 5)
 
 
 def test_rights_are_dropped(gateway):

@@ -3,7 +3,6 @@
 
 import os
 import socket
-import threading
 
 import base_speaker
 import extended_speaker
@@ -71,18 +70,14 @@ def test_base_notices_a_truncated_datagram(loopback):
     relay.close()
 
 
-def extended_pair(loopback, stripes):
-    listener, connect = loopback
-    relay = extended_speaker.Relay(listener, [KEY], 10)
-    proxy = extended_speaker.Proxy(connect, KEY)
-    client = ('2001:db8::7', 7777)
-    return together((proxy.open, SERVER, stripes, client), (relay.accept_open, stripes))
-
-
 @pytest.mark.parametrize('stripes', [1, 4])
 def test_extended(loopback, stripes):
-    at_proxy, (at_relay, destination, client) = extended_pair(loopback, stripes)
-    assert (destination, client) == (SERVER, ('2001:db8::7', 7777))
+    listener, connect = loopback
+    relay = extended_speaker.Relay(listener, [KEY], 10)
+    client = ('2001:db8::7', 7777)
+    at_proxy = extended_speaker.Proxy(connect, KEY).open(SERVER, stripes, client)
+    at_relay = relay.wait_group(client, stripes)
+    assert at_relay.destination == SERVER
     both_ways(at_proxy, at_relay)
     at_proxy.end_sending()
     assert at_relay.receive_all() == b''
@@ -91,13 +86,18 @@ def test_extended(loopback, stripes):
     assert at_proxy.receive_all() == b'still here'
     idle, also_idle = together((at_proxy.detach,), (at_relay.detach,))
     assert len(idle) == len(also_idle) == stripes
-    answering = threading.Thread(target=lambda: also_idle[0].send(
-        extended_speaker.control(extended_speaker.PONG, also_idle[0].read().body)))
-    answering.start()
-    idle[0].ping()
-    answering.join()
     for stripe in idle + also_idle:
         stripe.close()
+    relay.close()
+
+
+def test_extended_answers_pings(loopback):
+    listener, connect = loopback
+    relay = extended_speaker.Relay(listener, timeout=10)
+    stripe = extended_speaker.Proxy(connect).dial()
+    stripe.ping()
+    stripe.close()
+    relay.close()
 
 
 @pytest.mark.parametrize('key', [extended_speaker.NO_KEY, (KEY[0], os.urandom(32)),
@@ -105,16 +105,15 @@ def test_extended(loopback, stripes):
 def test_extended_refuses_another_key(loopback, key):
     listener, connect = loopback
     relay = extended_speaker.Relay(listener, [KEY], 10)
-
-    def dial():
-        with pytest.raises(Broken, match='relay does not have the key'):
-            extended_speaker.Proxy(connect, key).dial()
-
-    def accept():
-        with pytest.raises(Broken, match='end after 0 bytes'):
-            relay.accept()
-
-    together((dial,), (accept,))
+    with pytest.raises(Broken, match='relay does not have the key'):
+        extended_speaker.Proxy(connect, key).dial()
+    with connect() as sock:
+        greeting = extended_speaker.hello(KEY[0])
+        sock.sendall(greeting)
+        answer = base_speaker.receive_exactly(sock, 76)
+        sock.sendall(extended_speaker.proof(key[1], greeting, answer)[:31] + b'?')
+        assert sock.recv(1) == b''
+    relay.close()
 
 
 def vectors():

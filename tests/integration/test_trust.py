@@ -209,7 +209,7 @@ def test_own_addresses_are_forbidden(start_relay, connect, service):
     for address in OWN + SPECIAL:
         assert ask(connect, address, service) == x.FORBIDDEN, address
         assert ask(connect, address, RELAY_PORT) == x.FORBIDDEN, address
-    assert relay.counter('flows_refused') == 2 * len(OWN + SPECIAL)
+    relay.wait_counter('flows_refused', 2 * len(OWN + SPECIAL), 5)
 
 
 def test_allow_makes_exceptions(start_relay, connect, service):
@@ -246,7 +246,7 @@ def test_forbidden_resets_the_client(make_gateway, listener, sockets):
     client = sockets(gateway.client(listener))
     assert expect_reset(client, PROMPTLY) == b''
     gateway.proxy.wait_log(r'client \S+ -> \S+: refused: .*forb|refuse', PROMPTLY)
-    assert gateway.relay.counter('flows_refused') == 1
+    gateway.relay.wait_counter('flows_refused', 1, 5)
 
 
 # --- limits --------------------------------------------------------------------------------------
