@@ -47,19 +47,20 @@ def bars(title, unit, rows, model):
     scale = (width - left - right) / most
     bottom = top + step * len(rows)
     parts = [_text(left, 20, title, extra='font-weight="bold"'), _text(left, 38, unit)]
+    for tick in ticks:
+        parts += [_line(left + tick * scale, top, left + tick * scale, bottom, '#ddd'),
+                  _text(left + tick * scale, bottom + 16, f'{tick:g}', 'middle')]
+    for i, (_, group, value) in enumerate(rows):
+        parts.append(f'<rect x="{left}" y="{top + i * step + 3}" width="{max(value * scale, 1):.1f}" '
+                     f'height="{step - 6}" fill="{COLOURS[group][0]}"/>')
     if model is not None:
         parts += [_line(left + model * scale, top - 4, left + model * scale, bottom, '#000',
                         'stroke-dasharray="4 3"'),
                   _text(left + model * scale, bottom + 30, f'the link: {model:.4g}', 'middle')]
-    for tick in ticks:
-        parts += [_line(left + tick * scale, top, left + tick * scale, bottom, '#ddd'),
-                  _text(left + tick * scale, bottom + 16, f'{tick:g}', 'middle')]
-    for i, (name, group, value) in enumerate(rows):
-        y = top + i * step
-        parts += [f'<rect x="{left}" y="{y + 3}" width="{max(value * scale, 1):.1f}" '
-                  f'height="{step - 6}" fill="{COLOURS[group][0]}"/>',
-                  _text(left - 6, y + 15, name, 'end'),
-                  _text(left + value * scale + 5, y + 15, f'{value:.4g}', extra=HALO)]
+    for i, (name, _, value) in enumerate(rows):
+        y = top + i * step + 15
+        parts += [_text(left - 6, y, name, 'end'),
+                  _text(left + value * scale + 5, y, f'{value:.4g}', extra=HALO)]
     return _svg(width, height, parts)
 
 
