@@ -51,7 +51,8 @@ def bars(title, unit, rows, model):
         parts += [_line(left + tick * scale, top, left + tick * scale, bottom, '#ddd'),
                   _text(left + tick * scale, bottom + 16, f'{tick:g}', 'middle')]
     for i, (_, group, value) in enumerate(rows):
-        parts.append(f'<rect x="{left}" y="{top + i * step + 3}" width="{max(value * scale, 1):.1f}" '
+        long = max(value * scale, 1)
+        parts.append(f'<rect x="{left}" y="{top + i * step + 3}" width="{long:.1f}" '
                      f'height="{step - 6}" fill="{COLOURS[group][0]}"/>')
     if model is not None:
         parts += [_line(left + model * scale, top - 4, left + model * scale, bottom, '#000',
