@@ -194,12 +194,13 @@ static int set_proxy(struct config *c, char why[OPTIONS_WHY])
 
 	if (!o->relay)
 		return fail(why, "--relay is missing: name the host where the relay runs");
-	if (set_proxy_key(c, why) < 0 || resolve(&s->relay, "relay", o->relay, PORT_RELAY, why) < 0)
+	if (resolve(&s->relay, "relay", o->relay, PORT_RELAY, why) < 0 || set_proxy_key(c, why) < 0)
 		return -1;
 	s->listen = o->listen;
 	s->capture = o->capture == 0 ? CAPTURE_TPROXY : CAPTURE_REDIRECT;
 	s->base_protocol = o->protocol == OPTIONS_BASE;
 	s->stripes = o->stripes;
+	s->stripes_min = o->stripes_min;
 	if (s->base_protocol && !given(c, "stripes"))
 		s->stripes = BASE_STRIPES;
 	s->pool_min = s->base_protocol ? 0 : o->pool.min;

@@ -14,6 +14,7 @@ enum kind {
 	KIND_WORD,    /* unsigned, the index of a word */
 	KIND_LISTEN,  /* union addr; min is the port if the text has none */
 	KIND_POOL,    /* two unsigned, each 0 to max, first <= second */
+	KIND_STRIPES, /* an unsigned from 1 to max, or two as above */
 	KIND_ALLOW,   /* appends to struct rules */
 	KIND_DENY,
 };
@@ -57,8 +58,9 @@ static const struct row rows[] = {
 	  .help = "refuse these destinations; the first rule that matches decides" },
 	{ "capture", PROXY, KIND_WORD, AT(capture), "tproxy|redirect", "tproxy",
 	  .help = "how the firewall hands flows over", .words = captures },
-	{ "stripes", PROXY, KIND_COUNT, AT(stripes), "MAX", "128",
-	  .help = "most stripes of one flow", .min = 1, .max = 128 },
+	{ "stripes", PROXY, KIND_STRIPES, AT(stripes), "[MIN:]MAX", "128",
+	  .help = "stripes of a flow: as many as help, MIN from its start; 1 to 128",
+	  .min = 1, .max = 128 },
 	{ "pool", PROXY, KIND_POOL, AT(pool), "MIN:MAX", "16:128",
 	  .help = "stripes kept ready by each worker, up to 1024; 0:0 is none", .max = 1024 },
 	{ "protocol", PROXY, KIND_WORD, AT(protocol), "extended|base", "extended",
@@ -255,6 +257,26 @@ static int set_pool(const struct row *row, struct options *o, const char *text,
 	return -1;
 }
 
+static int set_stripes(const struct row *row, struct options *o, const char *text,
+		       char why[OPTIONS_REASON])
+{
+	const char *colon = strchr(text, ':');
+	unsigned least = 1;
+
+	if (!colon) {
+		o->stripes_min = 1;
+		return set_count(row, &o->stripes, text, why);
+	}
+	if (parse_count(&least, text, (size_t)(colon - text), 1, row->max) == 0 &&
+	    parse_count(&o->stripes, colon + 1, strlen(colon + 1), least, row->max) == 0) {
+		o->stripes_min = least;
+		return 0;
+	}
+	snprintf(why, OPTIONS_REASON, "\"%s\" is not MIN:MAX with 1 <= MIN <= MAX <= %.0f", text,
+		 row->max);
+	return -1;
+}
+
 static int add_rule(const struct row *row, struct rules *rules, const char *text,
 		    char why[OPTIONS_REASON])
 {
@@ -286,6 +308,8 @@ static int set_field(struct options *o, const struct row *row, const char *text,
 		return set_listen(row, field, text, why);
 	case KIND_POOL:
 		return set_pool(row, o, text, why);
+	case KIND_STRIPES:
+		return set_stripes(row, o, text, why);
 	case KIND_ALLOW:
 	case KIND_DENY:
 		return add_rule(row, field, text, why);

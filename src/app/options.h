@@ -37,7 +37,8 @@ struct options {
 	char *server;
 	unsigned capture;
 	unsigned protocol;
-	unsigned stripes;
+	unsigned stripes; /* MAX */
+	unsigned stripes_min;
 	struct {
 		unsigned min, max;
 	} pool;

@@ -16,6 +16,7 @@
 #define FAN_INTERVAL 0.5
 
 struct fan {
+	unsigned least, most; /* bounds of target */
 	unsigned target;      /* stripes that the flow should have */
 	unsigned proven;      /* what it had before the trial that is going on; 0: none is */
 	uint64_t moved;	      /* bytes at the last look */
@@ -27,12 +28,13 @@ struct fan {
 	unsigned next_pause;
 };
 
-void fan_init(struct fan *fan, unsigned first);
+/* first: stripes at the beginning; never fewer than least, nor more than most. */
+void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most);
 
 /* The flow has moved enough to be called bulk. */
-void fan_bulk(struct fan *fan, unsigned most);
+void fan_bulk(struct fan *fan);
 
-/* Looks at the bytes that the flow has moved since it began, and sets target: from 1 to most. */
-void fan_look(struct fan *fan, uint64_t moved, unsigned most);
+/* Looks at the bytes that the flow has moved since it began, and sets target. */
+void fan_look(struct fan *fan, uint64_t moved);
 
 #endif

@@ -110,7 +110,7 @@ static void on_grow(struct group *group)
 	struct flow *flow = group->owner;
 
 	note_appetite(flow->proxy, true);
-	fan_bulk(&flow->fan, flow->proxy->settings->stripes);
+	fan_bulk(&flow->fan);
 	follow_fan(flow);
 }
 
@@ -215,8 +215,8 @@ void flow_look(struct flow *flow)
 
 	if (group == NULL || flow->proxy->supply == NULL)
 		return;
-	fan_look(&flow->fan, group->moved, flow->proxy->settings->stripes);
-	if (flow->fan.target == 1 && group->grow_at == UINT64_MAX)
+	fan_look(&flow->fan, group->moved);
+	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;
 	follow_fan(flow);
 }
@@ -262,7 +262,7 @@ static void open_group(struct flow *flow)
 		return;
 	}
 	randombytes_buf(flow->token, sizeof(flow->token));
-	fan_init(&flow->fan, first_share(flow));
+	fan_init(&flow->fan, first_share(flow), proxy->settings->stripes_min, proxy->settings->stripes);
 	follow_fan(flow);
 }
 

@@ -17,7 +17,8 @@ struct proxy_settings {
 	union addr relay;
 	enum capture capture;
 	bool base_protocol; /* --protocol base */
-	unsigned stripes;   /* most stripes of a flow: --stripes, 1..128, default 8 */
+	unsigned stripes;   /* most stripes of a flow, 1..128 */
+	unsigned stripes_min; /* what it has from its start, 1..stripes */
 	unsigned pool_min;  /* greeted stripes kept ready: --pool MIN:MAX, per worker; base protocol has none */
 	unsigned pool_max;
 	struct key key; /* all zero: none */

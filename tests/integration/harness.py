@@ -249,9 +249,12 @@ def endpoint(address, port):
 
 
 class Gateway:
-    """A relay and a proxy in the lab. Other options than the defaults go as words in the lists."""
+    """A relay and a proxy in the lab. Other options than the defaults go as words in the lists.
 
-    def __init__(self, start, lab, mode='splice', stripes=8, workers=2, family=4, key=None,
+    With stripes each flow has that many all the time, else the proxy sees for itself.
+    """
+
+    def __init__(self, start, lab, mode='splice', stripes=None, workers=2, family=4, key=None,
                  capture='tproxy', relay=(), proxy=()):
         self.lab = lab
         both = ['--workers', workers, '--verbose']
@@ -261,7 +264,7 @@ class Gateway:
         self.relay_options = both + trust + list(relay)
         self.proxy_options = [*both, *(['--key', key] if key else []), '--capture', capture,
                               '--relay', endpoint(lab.address('relay', family), RELAY_PORT),
-                              '--stripes', stripes, *proxy]
+                              *(['--stripes', f'{stripes}:{stripes}'] if stripes else []), *proxy]
         self._start = start
         self.relay = self.start_relay()
         self.proxy = self.start_proxy()

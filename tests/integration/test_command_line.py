@@ -185,7 +185,7 @@ def test_command_line_wins_over_the_file(lab, start, folder):
 def test_ready_lines(start, lab):
     relay = start('relay', 'relay', '--insecure', '--workers', '1')
     relay.wait_log(r'^ready: relay on \[::\]:9301, (bbr|cubic), splice$')
-    proxy = start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1', '--stripes', '3',
+    proxy = start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1', '--stripes', '3:3',
                   '--no-splice', '--congestion', 'cubic')
     proxy.wait_log(r'^ready: proxy on \[::\]:9300 \(tproxy\), relay 10\.77\.2\.2:9301, '
                    r'up to 3 stripes, cubic, copy$')

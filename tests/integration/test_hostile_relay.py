@@ -25,7 +25,7 @@ class Scene:
         self.lab = lab
         self.starter = Starter(lab, folder)
         self.relay = x.Relay(lab.listen('relay', 4, RELAY_PORT), timeout=10)
-        self.proxy = self.starter('gw', 'proxy', '--relay', lab.address('relay'), '--stripes', '2',
+        self.proxy = self.starter('gw', 'proxy', '--relay', lab.address('relay'), '--stripes', '2:2',
                                   '--pool', '0:0', '--workers', '2', '--verbose')
         self.client, self.group = self.open()
         assert self.group.destination == (lab.address('server'), PORT)

@@ -133,6 +133,11 @@ static const struct {
 	{ OPTIONS_PROXY, "--stripes 8x", "--stripes: \"8x\" is not a number from 1 to 128" },
 	{ OPTIONS_PROXY, "--stripes 4294967297",
 	  "--stripes: \"4294967297\" is not a number from 1 to 128" },
+	{ OPTIONS_PROXY, "--stripes 3:2", "--stripes: \"3:2\" is not MIN:MAX with 1 <= MIN <= MAX <= 128" },
+	{ OPTIONS_PROXY, "--stripes 0:2", "--stripes: \"0:2\" is not MIN:MAX with 1 <= MIN <= MAX <= 128" },
+	{ OPTIONS_PROXY, "--stripes 1:129",
+	  "--stripes: \"1:129\" is not MIN:MAX with 1 <= MIN <= MAX <= 128" },
+	{ OPTIONS_PROXY, "--stripes :", "--stripes: \":\" is not MIN:MAX with 1 <= MIN <= MAX <= 128" },
 	{ OPTIONS_PROXY, "--stripes=", "--stripes: \"\" is not a number from 1 to 128" },
 	{ OPTIONS_PROXY, "--workers 65", "--workers: \"65\" is not a number from 1 to 64" },
 	{ OPTIONS_PROXY, "--workers 0", "--workers: \"0\" is not a number from 1 to 64" },
@@ -337,7 +342,7 @@ START_TEST(test_help)
 	out = open_memstream(&text, &size);
 	options_help(OPTIONS_PROXY, out);
 	fclose(out);
-	ck_assert_ptr_nonnull(strstr(text, "--stripes MAX "));
+	ck_assert_ptr_nonnull(strstr(text, "--stripes [MIN:]MAX "));
 	ck_assert_ptr_nonnull(strstr(text, "1 to 128 (default: 128)\n"));
 	ck_assert_ptr_nonnull(strstr(text, "(default: [::]:9300)\n"));
 	ck_assert_ptr_null(strstr(text, "--max-groups"));

@@ -13,7 +13,7 @@ static void run(struct fan *fan, uint64_t *moved, unsigned looks, uint64_t each,
 	while (looks-- > 0) {
 		rate = each * fan->target;
 		*moved += rate < limit ? rate : limit;
-		fan_look(fan, *moved, MOST);
+		fan_look(fan, *moved);
 		ck_assert_uint_ge(fan->target, 1);
 		ck_assert_uint_le(fan->target, MOST);
 	}
@@ -23,13 +23,27 @@ START_TEST(test_bulk)
 {
 	struct fan fan;
 
-	fan_init(&fan, 1);
+	fan_init(&fan, 1, 1, MOST);
 	ck_assert_uint_eq(fan.target, 1);
-	fan_bulk(&fan, MOST);
+	fan_bulk(&fan);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
-	fan_init(&fan, 1);
-	fan_bulk(&fan, 3);
+	fan_init(&fan, 1, 1, 3);
+	fan_bulk(&fan);
 	ck_assert_uint_eq(fan.target, 3);
+}
+END_TEST
+
+START_TEST(test_least)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1, 5, 5);
+	ck_assert_uint_eq(fan.target, 5);
+	run(&fan, &moved, 50, MB, UINT64_MAX);
+	ck_assert_uint_eq(fan.target, 5);
+	run(&fan, &moved, 50, 0, 0);
+	ck_assert_uint_eq(fan.target, 5);
 }
 END_TEST
 
@@ -39,8 +53,8 @@ START_TEST(test_climbs)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1);
-	fan_bulk(&fan, MOST);
+	fan_init(&fan, 1, 1, MOST);
+	fan_bulk(&fan);
 	run(&fan, &moved, 24, MB / 16, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, MOST);
 	run(&fan, &moved, 200, MB / 16, UINT64_MAX);
@@ -55,8 +69,8 @@ START_TEST(test_gives_back)
 	uint64_t moved = 0;
 	unsigned above = 0;
 
-	fan_init(&fan, 1);
-	fan_bulk(&fan, MOST);
+	fan_init(&fan, 1, 1, MOST);
+	fan_bulk(&fan);
 	for (unsigned i = 0; i < 1000; i++) {
 		run(&fan, &moved, 1, MB, 4 * MB);
 		ck_assert_uint_le(fan.target, 2 * FAN_BULK);
@@ -73,8 +87,8 @@ START_TEST(test_stops)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1);
-	fan_bulk(&fan, MOST);
+	fan_init(&fan, 1, 1, MOST);
+	fan_bulk(&fan);
 	run(&fan, &moved, 100, MB / 8, 4 * MB);
 	ck_assert_uint_ge(fan.target, 32);
 	ck_assert_uint_le(fan.target, 64);
@@ -87,8 +101,8 @@ START_TEST(test_slow_and_still)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1);
-	fan_bulk(&fan, MOST);
+	fan_init(&fan, 1, 1, MOST);
+	fan_bulk(&fan);
 	run(&fan, &moved, 100, 1000, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
 	run(&fan, &moved, 3, 0, 0);
@@ -97,12 +111,12 @@ START_TEST(test_slow_and_still)
 	ck_assert_uint_eq(fan.target, 1);
 	run(&fan, &moved, 100, 0, 0);
 	ck_assert_uint_eq(fan.target, 1);
-	fan_bulk(&fan, MOST);
+	fan_bulk(&fan);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
 }
 END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("fan", test_bulk, test_climbs, test_gives_back, test_stops, test_slow_and_still);
+	return RUN_TESTS("fan", test_bulk, test_least, test_climbs, test_gives_back, test_stops, test_slow_and_still);
 }
