@@ -174,12 +174,8 @@ static int set_proxy_key(struct config *c, char why[OPTIONS_WHY])
 			return fail(why, "--pool: the base protocol has no pool");
 		return 0;
 	}
-	if (!c->options.key) {
-		if (!c->options.insecure)
-			log_warnx("no --key: only a relay that is told --insecure will serve this "
-				  "proxy");
+	if (!c->options.key)
 		return 0;
-	}
 	if (load_keys(&ring, c->options.key, why) < 0)
 		return -1;
 	c->proxy.key = ring.keys[0];
@@ -194,7 +190,7 @@ static int set_proxy(struct config *c, char why[OPTIONS_WHY])
 
 	if (!o->relay)
 		return fail(why, "--relay is missing: name the host where the relay runs");
-	if (resolve(&s->relay, "relay", o->relay, PORT_RELAY, why) < 0 || set_proxy_key(c, why) < 0)
+	if (set_proxy_key(c, why) < 0 || resolve(&s->relay, "relay", o->relay, PORT_RELAY, why) < 0)
 		return -1;
 	s->listen = o->listen;
 	s->capture = o->capture == 0 ? CAPTURE_TPROXY : CAPTURE_REDIRECT;
@@ -209,6 +205,8 @@ static int set_proxy(struct config *c, char why[OPTIONS_WHY])
 	s->conntrack_timeout = CONNTRACK_TIMEOUT;
 	s->connect_timeout = o->connect_timeout;
 	s->max_flows = o->max_flows;
+	if (!o->key && !o->insecure && !s->base_protocol)
+		log_warnx("no --key: only a relay that is told --insecure will serve this proxy");
 	return 0;
 }
 
