@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 #include "role/fan.h"
 
-/* Looks that find a flow at rest until it's left one stripe. */
+/* Looks that find a flow at rest until it's left the least. */
 #define STILL_LOOKS 4
 
 /* Looks that new stripes are given: one to get going, two to be judged by. */
@@ -26,12 +26,34 @@ void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most)
 	};
 }
 
-void fan_bulk(struct fan *fan)
+static unsigned bound(const struct fan *fan, unsigned target)
 {
-	unsigned bulk = fan->most < FAN_BULK ? fan->most : FAN_BULK;
+	return target < fan->least ? fan->least : target < fan->most ? target : fan->most;
+}
 
-	if (fan->target < bulk)
-		fan->target = bulk;
+/* What a bulk flow has without having earned more. */
+static unsigned share(const struct fan *fan, unsigned flows)
+{
+	unsigned part = flows > 1 ? FAN_TOTAL / flows : FAN_BULK;
+
+	return bound(fan, part < FAN_BULK ? part : FAN_BULK);
+}
+
+static unsigned ceiling(const struct fan *fan, unsigned flows)
+{
+	return bound(fan, flows > 1 ? fan->most / flows : fan->most);
+}
+
+void fan_bulk(struct fan *fan, unsigned flows)
+{
+	fan->bulk = true;
+	if (fan->target < share(fan, flows))
+		fan->target = share(fan, flows);
+}
+
+bool fan_is_busy(const struct fan *fan)
+{
+	return fan->rate[0] >= FAN_BULK_BYTES;
 }
 
 /* Twice the stripes should bring about twice the speed where stripes are what's missing: a quarter more is asked for. */
@@ -40,23 +62,24 @@ static bool rewarded(const struct fan *fan)
 	return (fan->rate[0] + fan->rate[1]) / 2 > fan->base + fan->base / 4;
 }
 
-static void begin_trial(struct fan *fan)
+static void begin_trial(struct fan *fan, unsigned most)
 {
 	fan->proven = fan->target;
 	fan->base = (fan->rate[0] + fan->rate[1]) / 2;
 	fan->looks = 0;
-	fan->target = fan->target * 2 < fan->most ? fan->target * 2 : fan->most;
+	fan->target = fan->target * 2 < most ? fan->target * 2 : most;
 }
 
-static void judge_trial(struct fan *fan)
+static void judge_trial(struct fan *fan, unsigned most)
 {
 	if (++fan->looks < TRIAL_LOOKS)
 		return;
 	if (rewarded(fan)) {
 		fan->proven = 0;
+		fan->earned = true;
 		fan->next_pause = PAUSE_FIRST;
-		if (fan->target < fan->most)
-			begin_trial(fan);
+		if (fan->target < most)
+			begin_trial(fan, most);
 		return;
 	}
 	fan->target = fan->proven;
@@ -65,30 +88,53 @@ static void judge_trial(struct fan *fan)
 	fan->next_pause = fan->next_pause * 2 < PAUSE_MAX ? fan->next_pause * 2 : PAUSE_MAX;
 }
 
-static bool worth_a_trial(const struct fan *fan)
+static bool worth_a_trial(const struct fan *fan, unsigned most)
 {
-	return fan->target >= FAN_BULK && fan->target < fan->most && fan->rate[0] >= WORTH_MIN &&
+	return fan->bulk && fan->target < most && fan->rate[0] >= WORTH_MIN &&
 	       fan->rate[0] >= (uint64_t)fan->target * WORTH_STRIPE;
 }
 
-void fan_look(struct fan *fan, uint64_t moved)
+/* Flows that came, or went, change what is this one's due. */
+static void share_again(struct fan *fan, unsigned flows)
 {
+	unsigned most = fan->earned ? ceiling(fan, flows) : share(fan, flows);
+
+	if (!fan->bulk || fan->proven != 0)
+		return;
+	if (fan->target > most)
+		fan->target = most;
+	else if (fan->target < share(fan, flows))
+		fan->target = share(fan, flows);
+}
+
+static void rest(struct fan *fan)
+{
+	uint64_t moved = fan->moved;
+
+	if (++fan->still != STILL_LOOKS)
+		return;
+	fan_init(fan, 1, fan->least, fan->most);
+	fan->moved = moved;
+	fan->still = STILL_LOOKS;
+}
+
+void fan_look(struct fan *fan, uint64_t moved, unsigned flows)
+{
+	unsigned most = ceiling(fan, flows);
+
 	fan->rate[1] = fan->rate[0];
 	fan->rate[0] = moved - fan->moved;
 	fan->moved = moved;
 	if (fan->rate[0] == 0) {
-		if (++fan->still == STILL_LOOKS) {
-			fan_init(fan, 1, fan->least, fan->most);
-			fan->moved = moved;
-			fan->still = STILL_LOOKS;
-		}
+		rest(fan);
 		return;
 	}
 	fan->still = 0;
+	share_again(fan, flows);
 	if (fan->proven != 0)
-		judge_trial(fan);
+		judge_trial(fan, most);
 	else if (fan->pause > 0)
 		fan->pause--;
-	else if (worth_a_trial(fan))
-		begin_trial(fan);
+	else if (worth_a_trial(fan, most))
+		begin_trial(fan, most);
 }

@@ -6,22 +6,29 @@
 #include <stdint.h>
 
 /*
- * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, and from then on more are tried:
- * twice as many, and they stay if the flow got faster by them. Where one stripe can fill the path (BBR) that ends at once; where loss holds each
- * stripe down (CUBIC) it goes on until the path is full. Pure: the caller brings the clock by looking regularly.
+ * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, and from then on more are tried: twice as
+ * many, and they stay if the flow got faster by them. Where few stripes can fill the path (BBR) that ends at once; where loss holds each stripe down
+ * (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have. Pure: the caller brings the clock by
+ * looking regularly.
  */
 #define FAN_BULK 8
 
-/* Seconds between looks. */
+/* Stripes that bulk flows have together before any has earned more. */
+#define FAN_TOTAL 16
+
+/* Seconds between looks, and bytes between them that make a flow count as bulk. */
 #define FAN_INTERVAL 0.5
+#define FAN_BULK_BYTES (16 * 1024)
 
 struct fan {
 	unsigned least, most; /* bounds of target */
 	unsigned target;      /* stripes that the flow should have */
 	unsigned proven;      /* what it had before the trial that is going on; 0: none is */
+	bool bulk;
+	bool earned;	      /* a trial has shown that more are better */
 	uint64_t moved;	      /* bytes at the last look */
 	uint64_t rate[2];     /* bytes between the last looks, the newest first */
-	uint64_t base;	      /* of the trial */
+	uint64_t base;	      /* the rate before the trial */
 	unsigned looks;	      /* since the trial began */
 	unsigned still;	      /* looks in a row that found the flow at rest */
 	unsigned pause;	      /* looks until the next trial */
@@ -31,10 +38,13 @@ struct fan {
 /* first: stripes at the beginning; never fewer than least, nor more than most. */
 void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most);
 
-/* The flow has moved enough to be called bulk. */
-void fan_bulk(struct fan *fan);
+/* The flow has moved enough to be called bulk. flows: how many are, with this one. */
+void fan_bulk(struct fan *fan, unsigned flows);
 
-/* Looks at the bytes that the flow has moved since it began, and sets target. */
-void fan_look(struct fan *fan, uint64_t moved);
+/* Looks at the bytes that the flow has moved since it began, and sets target. flows as above. */
+void fan_look(struct fan *fan, uint64_t moved, unsigned flows);
+
+/* True if the last look found it to be one of the flows that share the path. */
+bool fan_is_busy(const struct fan *fan);
 
 #endif

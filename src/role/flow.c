@@ -110,7 +110,8 @@ static void on_grow(struct group *group)
 	struct flow *flow = group->owner;
 
 	note_appetite(flow->proxy, true);
-	fan_bulk(&flow->fan);
+	flow->proxy->bulk_flows++;
+	fan_bulk(&flow->fan, flow->proxy->bulk_flows);
 	follow_fan(flow);
 }
 
@@ -215,7 +216,7 @@ void flow_look(struct flow *flow)
 
 	if (group == NULL || flow->proxy->supply == NULL)
 		return;
-	fan_look(&flow->fan, group->moved);
+	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows);
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;
 	follow_fan(flow);
@@ -233,6 +234,10 @@ static unsigned first_share(const struct flow *flow)
 
 	if (settings->pool_max != 0 && share < most)
 		most = share > 1 ? share : 1;
+	if (most > FAN_TOTAL / (flow->proxy->bulk_flows + 1))
+		most = FAN_TOTAL / (flow->proxy->bulk_flows + 1);
+	if (most <= 1)
+		return 1;
 	return 1 + (unsigned)(flow->proxy->appetite * (most - 1) + 0.5);
 }
 

@@ -49,6 +49,7 @@ struct proxy {
 	struct flow_list flows;
 	unsigned flow_count;
 	uint32_t next_id;
+	unsigned bulk_flows; /* that share the path, at the last look or since */
 	double appetite; /* share of the last flows that turned out to be bulk, 0 to 1 */
 };
 

@@ -13,7 +13,7 @@ static void run(struct fan *fan, uint64_t *moved, unsigned looks, uint64_t each,
 	while (looks-- > 0) {
 		rate = each * fan->target;
 		*moved += rate < limit ? rate : limit;
-		fan_look(fan, *moved);
+		fan_look(fan, *moved, 1);
 		ck_assert_uint_ge(fan->target, 1);
 		ck_assert_uint_le(fan->target, MOST);
 	}
@@ -25,11 +25,31 @@ START_TEST(test_bulk)
 
 	fan_init(&fan, 1, 1, MOST);
 	ck_assert_uint_eq(fan.target, 1);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
 	fan_init(&fan, 1, 1, 3);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	ck_assert_uint_eq(fan.target, 3);
+}
+END_TEST
+
+/* Flows side by side have together about what one would have. */
+START_TEST(test_shares)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1, 1, MOST);
+	fan_bulk(&fan, 4);
+	ck_assert_uint_eq(fan.target, 4);
+	for (unsigned flows = 1; flows < 200; flows++) {
+		fan_look(&fan, moved += 20000, flows);
+		ck_assert_uint_le(fan.target, flows > 1 ? (FAN_TOTAL + flows - 1) / flows : FAN_BULK);
+		ck_assert_uint_ge(fan.target, 1);
+	}
+	ck_assert_uint_eq(fan.target, 1);
+	fan_look(&fan, moved += 20000, 1);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
 }
 END_TEST
 
@@ -54,7 +74,7 @@ START_TEST(test_climbs)
 	uint64_t moved = 0;
 
 	fan_init(&fan, 1, 1, MOST);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	run(&fan, &moved, 24, MB / 16, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, MOST);
 	run(&fan, &moved, 200, MB / 16, UINT64_MAX);
@@ -70,7 +90,7 @@ START_TEST(test_gives_back)
 	unsigned above = 0;
 
 	fan_init(&fan, 1, 1, MOST);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	for (unsigned i = 0; i < 1000; i++) {
 		run(&fan, &moved, 1, MB, 4 * MB);
 		ck_assert_uint_le(fan.target, 2 * FAN_BULK);
@@ -88,7 +108,7 @@ START_TEST(test_stops)
 	uint64_t moved = 0;
 
 	fan_init(&fan, 1, 1, MOST);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	run(&fan, &moved, 100, MB / 8, 4 * MB);
 	ck_assert_uint_ge(fan.target, 32);
 	ck_assert_uint_le(fan.target, 64);
@@ -102,7 +122,7 @@ START_TEST(test_slow_and_still)
 	uint64_t moved = 0;
 
 	fan_init(&fan, 1, 1, MOST);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	run(&fan, &moved, 100, 1000, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
 	run(&fan, &moved, 3, 0, 0);
@@ -111,12 +131,12 @@ START_TEST(test_slow_and_still)
 	ck_assert_uint_eq(fan.target, 1);
 	run(&fan, &moved, 100, 0, 0);
 	ck_assert_uint_eq(fan.target, 1);
-	fan_bulk(&fan);
+	fan_bulk(&fan, 1);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
 }
 END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("fan", test_bulk, test_least, test_climbs, test_gives_back, test_stops, test_slow_and_still);
+	return RUN_TESTS("fan", test_bulk, test_shares, test_least, test_climbs, test_gives_back, test_stops, test_slow_and_still);
 }
