@@ -13,7 +13,7 @@ import pytest
 from base_speaker import (Broken, Proxy, Relay, datagram, receive_number, send_number)
 from harness import RELAY_PORT, accept, endpoint, wait_for
 from traffic import (MIB, check_same, close_with_reset, exchange, expect_error_unread,
-                     expect_reset, noise, receive_all, receive_exactly, send_all, together)
+                     expect_reset, expect_reset_of_new, noise, receive_all, receive_exactly, send_all, together)
 
 PROMPTLY = 2
 
@@ -415,8 +415,7 @@ def test_proxy_resets_the_client_of_a_bad_relay(start, lab, firewall, sockets, r
         thread = threading.Thread(target=play)
         thread.start()
         client = sockets(lab.socket('client'))
-        client.connect((lab.address('server'), 8080))
-        expect_reset(client, PROMPTLY)
+        expect_reset_of_new(client, (lab.address('server'), 8080), PROMPTLY)
         thread.join()
     proxy.wait_log(r'flow \d+: client .*: reset: no way to the relay: .', PROMPTLY)
     proxy.wait_idle()
@@ -442,7 +441,6 @@ def test_extended_proxy_is_turned_away_by_a_base_relay(start, lab, firewall, spe
     """A Hello looks like an unknown number: the client is reset, and soon."""
     proxy = start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1', '--verbose')
     client = sockets(lab.socket('client'))
-    client.connect((lab.address('server'), 8080))
-    expect_reset(client, PROMPTLY)
+    expect_reset_of_new(client, (lab.address('server'), 8080), PROMPTLY)
     assert not speaker.groups
     proxy.wait_counter('flows_now', 0)

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 from harness import GW_LAN, PROXY_PORT, accept
-from traffic import exchange, expect_reset, noise, ping, receive_exactly
+from traffic import exchange, expect_reset_of_new, noise, ping, receive_exactly
 
 PROMPTLY = 2
 
@@ -77,9 +77,7 @@ def test_client_on_the_proxy_s_own_port(make_gateway, capture_with, lab, sockets
     capture_with('--capture', capture)
     gateway = make_gateway(capture=capture)
     client = sockets(lab.socket('client', family))
-    client.settimeout(PROMPTLY)
-    client.connect((GW_LAN[family == 6], PROXY_PORT))
-    assert expect_reset(client, PROMPTLY) == b''
+    expect_reset_of_new(client, (GW_LAN[family == 6], PROXY_PORT), PROMPTLY)
     gateway.proxy.wait_counter('flows_unknown_destination', 1)
     counters = gateway.proxy.counters()
     assert (counters['flows_total'], counters['flows_now']) == (0, 0)
@@ -145,9 +143,7 @@ def test_own_port_without_an_entry(make_gateway, bare_tproxy, on_gw, lab, socket
     add_rule(on_gw, 'iptables', 'raw', 'PREROUTING', '-j CT --notrack')
     gateway = make_gateway()
     client = sockets(lab.socket('client'))
-    client.settimeout(PROMPTLY)
-    client.connect((GW_LAN[0], PROXY_PORT))
-    assert expect_reset(client, PROMPTLY) == b''
+    expect_reset_of_new(client, (GW_LAN[0], PROXY_PORT), PROMPTLY)
     assert gateway.proxy.counter('flows_total') == 0
 
 
@@ -157,9 +153,7 @@ def test_entry_missing_under_redirect(make_gateway, capture_with, lab, sockets, 
     capture_with('--capture', 'redirect')
     gateway = make_gateway(capture='redirect', proxy=['--conntrack-zone', '7'])
     client = sockets(lab.socket('client', family))
-    client.settimeout(PROMPTLY)
-    client.connect((lab.address('server', family), 80))
-    assert expect_reset(client, PROMPTLY) == b''
+    expect_reset_of_new(client, (lab.address('server', family), 80), PROMPTLY)
     gateway.proxy.wait_counter('conntrack_missing', 1, 5)
     gateway.proxy.wait_counter('flows_unknown_destination', 1, 5)
     gateway.proxy.wait_log(r'flow \d+: client .* reset: conntrack', PROMPTLY)

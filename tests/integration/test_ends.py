@@ -6,7 +6,8 @@ import time
 
 import pytest
 from harness import SILENT, UNREACHABLE, accept
-from traffic import (MIB, check_same, close_with_reset, expect_error_unread, expect_reset, noise,
+from traffic import (MIB, check_same, close_with_reset, expect_error_unread, expect_reset,
+                     expect_reset_of_new, noise,
                      ping, receive_all, receive_exactly, send_all, send_until_stuck, together)
 
 PROMPTLY = 2   # seconds for a reset that nothing stands in the way of
@@ -106,8 +107,7 @@ def test_refused(gateway, lab, family, sockets):
     with lab.listen('server', family) as nobody:
         client = sockets(lab.socket('client', family))
         address = (lab.address('server', family), nobody.getsockname()[1])
-    client.connect(address)
-    assert expect_reset(client, PROMPTLY) == b''
+    expect_reset_of_new(client, address, PROMPTLY)
     gateway.proxy.wait_log(rf'client \S+ -> \S*:{address[1]}: refused', PROMPTLY)
     gateway.proxy.wait_counter('flows_refused', 1)
 
@@ -118,17 +118,17 @@ def test_refused_with_early_data(gateway, lab, family, sockets):
     with lab.listen('server', family) as nobody:
         client = sockets(lab.socket('client', family))
         address = (lab.address('server', family), nobody.getsockname()[1])
-    client.connect(address)
-    client.sendall(noise(100_000))
-    assert expect_reset(client, PROMPTLY) == b''
+    client.settimeout(PROMPTLY)
+    with pytest.raises(ConnectionError):
+        client.connect(address)
+        client.sendall(noise(100_000))
+        receive_all(client)
 
 
 @pytest.mark.parametrize('address', UNREACHABLE)
 def test_unreachable(gateway, lab, address, sockets):
     client = sockets(lab.socket('client', 6 if ':' in address else 4))
-    client.settimeout(PROMPTLY)
-    client.connect((address, 80))
-    assert expect_reset(client, PROMPTLY) == b''
+    expect_reset_of_new(client, (address, 80), PROMPTLY)
     gateway.proxy.wait_log(r'client \S+ -> \S*:80: refused: .*(no route|unreachable)', PROMPTLY)
 
 

@@ -11,7 +11,7 @@ import extended_speaker as x
 import pytest
 from conftest import STARTED, Starter
 from harness import RELAY_PORT
-from traffic import (check_same, expect_error_unread, expect_reset, noise, receive_all,
+from traffic import (check_same, expect_error_unread, expect_reset, expect_reset_of_new, noise, receive_all,
                      receive_exactly, together)
 
 PROMPTLY = 2
@@ -123,8 +123,8 @@ def test_bad_greeting(scene, answer):
         raise x.Broken('that was all')
 
     scene.relay.greet = greet
-    client = scene.connect()
-    assert expect_reset(client, PROMPTLY) == b''
+    with scene.lab.socket('client') as client:
+        expect_reset_of_new(client, (scene.lab.address('server'), PORT), PROMPTLY)
     scene.proxy.wait_log(r'flow \d+: client .* no way to the relay: \S', PROMPTLY, mark)
     assert not any(said), 'the proxy went on greeting'
 

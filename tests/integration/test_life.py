@@ -6,8 +6,9 @@ import socket
 import time
 
 import pytest
-from harness import accept, find_program, wait_for
-from traffic import Echo, MIB, echoes, exchange, expect_reset, noise, ping, receive_exactly
+from harness import find_program, wait_for
+from traffic import (MIB, Echo, echoes, exchange, expect_reset, expect_reset_of_new, noise, ping,
+                     receive_exactly)
 
 PROMPTLY = 2
 
@@ -115,8 +116,8 @@ def test_relay_down(make_gateway, mode, start, lab, listener, sockets):
     gateway = make_gateway(mode=mode)
     gateway.relay.stop()
     mark = gateway.proxy.mark()
-    client = sockets(gateway.client(listener))
-    expect_reset(client, PROMPTLY)
+    client = sockets(lab.socket('client'))
+    expect_reset_of_new(client, (lab.address('server'), listener.getsockname()[1]), PROMPTLY)
     gateway.proxy.wait_log(r'flow \d+: client .* no way to the relay: .*refused', PROMPTLY, mark)
 
 
@@ -125,8 +126,8 @@ def test_relay_silent(make_gateway, lab, listener, sockets):
     """The WAN is dark when the client comes: it is reset when the connect timeout is over."""
     lab.blackhole(True)
     gateway = make_gateway(proxy=['--connect-timeout', '2'])
-    client = sockets(gateway.client(listener))
-    expect_reset(client, 2 + PROMPTLY)
+    client = sockets(lab.socket('client'))
+    expect_reset_of_new(client, (lab.address('server'), listener.getsockname()[1]), 2 + PROMPTLY)
     gateway.proxy.wait_log(r'flow \d+: client .* no way to the relay: .', PROMPTLY)
 
 
@@ -167,11 +168,11 @@ def test_out_of_descriptors(make_gateway, role, listener, sockets):
         assert receive_exactly(steady, 8) == b'and here'
 
 
-def test_too_many_flows(make_gateway, listener, sockets):
+def test_too_many_flows(make_gateway, lab, listener, sockets):
     gateway = make_gateway(workers=1, proxy=['--max-flows', '3'])
     pairs = [sockets(*gateway.pair(listener)) for _ in range(3)]
-    client = sockets(gateway.client(listener))
-    expect_reset(client, PROMPTLY)
+    client = sockets(lab.socket('client'))
+    expect_reset_of_new(client, (lab.address('server'), listener.getsockname()[1]), PROMPTLY)
     for pair in pairs:
         ping(*pair)
     gateway.proxy.wait_counter('flows_refused', 1, 5)

@@ -7,7 +7,7 @@ import select
 import extended_speaker as x
 import pytest
 from harness import RELAY_PORT, accept, find_program
-from traffic import check_same, exchange, expect_reset, noise, receive_exactly
+from traffic import check_same, exchange, expect_reset_of_new, noise, receive_exactly
 
 PROMPTLY = 2
 KEY = (b'gateway1', bytes(range(1, 33)))
@@ -155,8 +155,7 @@ def test_gateway_with_another_key(start_relay, start, lab, firewall, key_file, s
     key = ['--key', key_file(proxy_key, name='proxy-keys')] if proxy_key else []
     proxy = start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1', *key)
     client = sockets(lab.socket('client'))
-    client.connect((lab.address('server'), 80))
-    assert expect_reset(client, 5) == b''
+    expect_reset_of_new(client, (lab.address('server'), 80), 5)
     proxy.wait_log(r'key', PROMPTLY)
     assert relay.counter('flows_total') == 0
 
@@ -241,10 +240,10 @@ def test_first_rule_that_matches_decides(start_relay, connect, listener, rules, 
     assert ask(connect, '10.77.3.2', listener.getsockname()[1]) == reason
 
 
-def test_forbidden_resets_the_client(make_gateway, listener, sockets):
+def test_forbidden_resets_the_client(make_gateway, lab, listener, sockets):
     gateway = make_gateway(relay=['--deny', 'any'])
-    client = sockets(gateway.client(listener))
-    assert expect_reset(client, PROMPTLY) == b''
+    client = sockets(lab.socket('client'))
+    expect_reset_of_new(client, (lab.address('server'), listener.getsockname()[1]), PROMPTLY)
     gateway.proxy.wait_log(r'client \S+ -> \S+: refused: .*forb|refuse', PROMPTLY)
     gateway.relay.wait_counter('flows_refused', 1, 5)
 

@@ -107,6 +107,16 @@ def expect_reset(sock, seconds):
         data += piece
 
 
+def expect_reset_of_new(sock, address, seconds):
+    """Connects, and is reset: which connect() may notice already."""
+    sock.settimeout(seconds)
+    try:
+        sock.connect(address)
+    except ConnectionResetError:
+        return
+    assert expect_reset(sock, seconds) == b'', 'something came before the reset'
+
+
 def expect_error_unread(sock, seconds):
     """As expect_reset(), for who doesn't read: the kernel tells by POLLERR."""
     poll = select.poll()
