@@ -98,7 +98,7 @@ class Starter:
         return harness.Program(self.lab, host, argv, register=self.programs, **kw)
 
     def end(self):
-        """Daemons that still run must end cleanly; all others are killed. Leaves nothing running."""
+        """Daemons that still run must end cleanly; all others are killed."""
         failures = []
         for program in reversed(self.programs):
             try:

@@ -34,7 +34,8 @@ def mac(secret, label, *parts):
 
 
 def hello(key_id=NO_KEY[0], nonce=None, extension=EXTENSION, version=VERSION, features=0):
-    return struct.pack('!IHHI', extension, version, 0, features) + key_id + (nonce or os.urandom(32))
+    head = struct.pack('!IHHI', extension, version, 0, features)
+    return head + key_id + (nonce or os.urandom(32))
 
 
 def challenge(secret, greeting, extension=EXTENSION, version=VERSION, features=0):

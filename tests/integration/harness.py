@@ -59,7 +59,8 @@ def find_program():
 
 
 def is_sanitized(program):
-    return any(name in pathlib.Path(program).read_bytes() for name in (b'__asan_init', b'__tsan_init'))
+    binary = pathlib.Path(program).read_bytes()
+    return b'__asan_init' in binary or b'__tsan_init' in binary
 
 
 class Program:
@@ -231,9 +232,10 @@ class Firewall:
         return self.lab.run('gw', [str(FIREWALL), *arguments], timeout=PATIENCE)
 
     def up(self, *arguments):
-        relays = [word for family in (4, 6) for word in ('--relay', self.lab.address('relay', family))]
-        direct = ['--exclude', f'{DIRECT[0]}/32', '--exclude', f'{DIRECT[1]}/128']
-        self.run('up', '--lan', 'lan0', '--alive', '0', *relays, *direct, *arguments)
+        spared = ['--exclude', f'{DIRECT[0]}/32', '--exclude', f'{DIRECT[1]}/128']
+        for family in (4, 6):
+            spared += ['--relay', self.lab.address('relay', family)]
+        self.run('up', '--lan', 'lan0', '--alive', '0', *spared, *arguments)
 
     def down(self):
         self.run('down')

@@ -13,7 +13,8 @@ import pytest
 from base_speaker import (Broken, Proxy, Relay, datagram, receive_number, send_number)
 from harness import RELAY_PORT, accept, endpoint, wait_for
 from traffic import (MIB, check_same, close_with_reset, exchange, expect_error_unread,
-                     expect_reset, expect_reset_of_new, noise, receive_all, receive_exactly, send_all, together)
+                     expect_reset, expect_reset_of_new, noise, receive_all, receive_exactly,
+                     send_all, together)
 
 PROMPTLY = 2
 
@@ -273,7 +274,7 @@ def test_relay_takes_the_number_in_crumbs(relay, connect, listener, sockets, inn
     innocent()
 
 
-def test_relay_serves_the_extended_protocol_beside_it(relay, start, lab, firewall, listener, sockets):
+def test_relay_serves_the_extended_protocol_too(relay, start, lab, firewall, listener, sockets):
     """The same port answers both."""
     start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1')
     client = sockets(lab.socket('client'))

@@ -128,8 +128,9 @@ def bare_tproxy(capture_with, on_gw):
 @pytest.mark.parametrize('family', [4, 6])
 def test_entry_missing_under_tproxy(make_gateway, bare_tproxy, on_gw, lab, family, sockets):
     """The socket's own address tells the destination as well."""
-    add_rule(on_gw, 'iptables' if family == 4 else 'ip6tables', 'raw', 'PREROUTING', '-j CT --notrack')
-    add_rule(on_gw, 'iptables' if family == 4 else 'ip6tables', 'raw', 'OUTPUT', '-j CT --notrack')
+    program = 'iptables' if family == 4 else 'ip6tables'
+    for chain in ('PREROUTING', 'OUTPUT'):
+        add_rule(on_gw, program, 'raw', chain, '-j CT --notrack')
     gateway = make_gateway()
     with lab.listen('server', family) as listener:
         client, server = sockets(*gateway.pair(listener))

@@ -14,7 +14,8 @@ HEX_KEY = re.compile(r'^[0-9a-f]{16}:[0-9a-f]{64}$', re.M)
 
 
 def run(*words, **kw):
-    return subprocess.run([find_program(), *words], capture_output=True, text=True, timeout=20, **kw)
+    return subprocess.run([find_program(), *words], capture_output=True, text=True, timeout=20,
+                          **kw)
 
 
 def usage_error(*words):
@@ -87,8 +88,9 @@ def test_bad_options(command, role, options, named):
     assert named in usage_error(*words)
 
 
-@pytest.mark.parametrize('words', [[], ['frobnicate'], ['--frobnicate'], ['check'], ['check', 'both'],
-                                   ['keygen', 'file'], ['status', '--control'], ['status', 'word']],
+@pytest.mark.parametrize('words', [[], ['frobnicate'], ['--frobnicate'], ['check'],
+                                   ['check', 'both'], ['keygen', 'file'], ['status', '--control'],
+                                   ['status', 'word']],
                          ids=lambda words: ' '.join(words) or 'nothing')
 def test_bad_commands(words):
     done = run(*words)
@@ -137,7 +139,8 @@ def test_check_takes_what_keygen_makes(tmp_path):
 @pytest.mark.parametrize('text, where', [
     ('nonsense\n', ':1:'), ('00:11\n', ':1:'), ('# only a comment\n', ''),
     ('0011223344556677:' + 'ab' * 32 + '\n0011223344556677:' + 'cd' * 32 + '\n', ':2:'),
-    ('0000000000000000:' + 'ab' * 32 + '\n', ':1:'), ('0011223344556677:' + '00' * 32 + '\n', ':1:'),
+    ('0000000000000000:' + 'ab' * 32 + '\n', ':1:'),
+    ('0011223344556677:' + '00' * 32 + '\n', ':1:'),
     ('0011223344556677:' + 'ab' * 31 + '\n', ':1:')],
     ids=['words', 'short', 'empty', 'same id twice', 'zero id', 'zero secret', 'short secret'])
 def test_bad_key_file(tmp_path, text, where):
@@ -185,8 +188,8 @@ def test_command_line_wins_over_the_file(lab, start, folder):
 def test_ready_lines(start, lab):
     relay = start('relay', 'relay', '--insecure', '--workers', '1')
     relay.wait_log(r'^ready: relay on \[::\]:9301, (bbr|cubic), splice$')
-    proxy = start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1', '--stripes', '3:3',
-                  '--no-splice', '--congestion', 'cubic')
+    proxy = start('gw', 'proxy', '--relay', lab.address('relay'), '--workers', '1',
+                  '--stripes', '3:3', '--no-splice', '--congestion', 'cubic')
     proxy.wait_log(r'^ready: proxy on \[::\]:9300 \(tproxy\), relay 10\.77\.2\.2:9301, '
                    r'up to 3 stripes, cubic, copy$')
 

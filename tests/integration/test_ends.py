@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""How flows begin and end: half-closes as half-closes, resets as resets, never one for the other."""
+"""How flows begin and end: half-closes as half-closes, resets as resets."""
 
 import socket
 import time
@@ -7,8 +7,8 @@ import time
 import pytest
 from harness import SILENT, UNREACHABLE, accept
 from traffic import (MIB, check_same, close_with_reset, expect_error_unread, expect_reset,
-                     expect_reset_of_new, noise,
-                     ping, receive_all, receive_exactly, send_all, send_until_stuck, together)
+                     expect_reset_of_new, noise, ping, receive_all, receive_exactly, send_all,
+                     send_until_stuck, together)
 
 PROMPTLY = 2   # seconds for a reset that nothing stands in the way of
 STUCK = 5      # for one behind data that nobody reads: the protocol gives up after 2 seconds

@@ -476,7 +476,8 @@ def test_refusal_leaves_the_stripes(scene, stripes):
         port = nobody.getsockname()[1]
     greeted = [scene.proxy.dial() for _ in range(stripes)]
     token = os.urandom(16)
-    greeted[0].send(x.open_group(token, (scene.lab.address('server'), port)), x.datagram(1, b'early'))
+    destination = (scene.lab.address('server'), port)
+    greeted[0].send(x.open_group(token, destination), x.datagram(1, b'early'))
     value, _ = greeted[0].expect(x.NUMBER).numbers()
     assert value
     assert greeted[0].expect(x.FAILED).numbers() == (x.REFUSED,)

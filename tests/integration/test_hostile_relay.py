@@ -11,8 +11,8 @@ import extended_speaker as x
 import pytest
 from conftest import STARTED, Starter
 from harness import RELAY_PORT
-from traffic import (check_same, expect_error_unread, expect_reset, expect_reset_of_new, noise, receive_all,
-                     receive_exactly, together)
+from traffic import (check_same, expect_error_unread, expect_reset, expect_reset_of_new, noise,
+                     receive_all, receive_exactly, together)
 
 PROMPTLY = 2
 PORT = 8080
@@ -25,8 +25,9 @@ class Scene:
         self.lab = lab
         self.starter = Starter(lab, folder)
         self.relay = x.Relay(lab.listen('relay', 4, RELAY_PORT), timeout=10)
-        self.proxy = self.starter('gw', 'proxy', '--relay', lab.address('relay'), '--stripes', '2:2',
-                                  '--pool', '0:0', '--workers', '2', '--verbose')
+        self.proxy = self.starter('gw', 'proxy', '--relay', lab.address('relay'),
+                                  '--stripes', '2:2', '--pool', '0:0', '--workers', '2',
+                                  '--verbose')
         self.client, self.group = self.open()
         assert self.group.destination == (lab.address('server'), PORT)
         self.checks = 0
@@ -230,7 +231,7 @@ def test_data_after_fin(scene, stripe):
         group.close()
 
 
-# --- what it may say -------------------------------------------------------------------------------
+# --- what it may say -----------------------------------------------------------------------------
 
 def test_unknown_optional_is_skipped(scene):
     client, group = scene.open()

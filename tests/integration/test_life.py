@@ -193,8 +193,8 @@ def test_rights_are_dropped(gateway):
 
 def test_two_on_one_port(gateway, lab):
     """The second one says so, and doesn't share the port."""
-    done = lab.run('relay', [find_program(), 'relay', '--insecure', '--control', 'none'], timeout=10,
-                   check=False)
+    done = lab.run('relay', [find_program(), 'relay', '--insecure', '--control', 'none'],
+                   timeout=10, check=False)
     assert done.returncode == 1
     assert 'cannot listen on [::]:9301' in done.stderr
 

@@ -199,13 +199,13 @@ def test_ssh_and_scp(gateway, lab, serve, place, folder):
     captured(gateway, 4)
 
 
-# --- PostgreSQL ------------------------------------------------------------------------------------
+# --- PostgreSQL ----------------------------------------------------------------------------------
 
 @pytest.mark.slow
 def test_postgresql(gateway, lab, serve, place):
     base = place / 'base'
-    subprocess.run(as_account(postgres_tool('initdb'), '--no-sync', '--auth=trust', '-D', str(base)),
-                   check=True, capture_output=True, cwd='/')
+    initdb = as_account(postgres_tool('initdb'), '--no-sync', '--auth=trust', '-D', str(base))
+    subprocess.run(initdb, check=True, capture_output=True, cwd='/')
     with open(base / 'pg_hba.conf', 'a') as file:
         file.write('host all all 0.0.0.0/0 trust\n')
     serve(5432, postgres_tool('postgres'), '-D', str(base), '-k', str(place), '-h', '*', '-F')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ISC
-"""Many flows, at once and in a row, and ends that don't read: nothing is left behind or piles up."""
+"""Many flows, at once and in a row, and ends that don't read: nothing stays or piles up."""
 
 import threading
 

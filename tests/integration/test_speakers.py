@@ -26,7 +26,8 @@ def loopback():
 
 def both_ways(a, b, size=200_000):
     up, down = noise(size, 1), noise(size, 2)
-    *_, got_down, got_up = together((a.send, up), (b.send, down), (a.receive, size), (b.receive, size))
+    *_, got_down, got_up = together((a.send, up), (b.send, down), (a.receive, size),
+                                    (b.receive, size))
     check_same(got_up, up)
     check_same(got_down, down)
 
