@@ -104,8 +104,19 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	ev_feed_event(group->engine->loop, &stripe->rd, EV_READ);
 }
 
+void group_confirm(struct group *group, struct stripe *stripe)
+{
+	if (!stripe->out.waits)
+		return;
+	stripe->out.waits = false;
+	spread_say_end(group);
+	if (!group->ended)
+		spread_pump(group);
+}
+
 void group_remove(struct group *group, struct stripe *stripe)
 {
+	stripe->out.waits = false;
 	TAILQ_REMOVE(&group->stripes, stripe, group_link);
 	group->stripe_count--;
 	stripe->group = NULL;

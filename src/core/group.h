@@ -53,6 +53,9 @@ void group_set_local(struct group *group, int fd);
  */
 void group_add(struct group *group, struct stripe *stripe, const struct control *first);
 
+/* The peer has confirmed a stripe whose out.waits was set before group_add(). */
+void group_confirm(struct group *group, struct stripe *stripe);
+
 /* Unlinks a stripe that leaves. */
 void group_remove(struct group *group, struct stripe *stripe);
 

@@ -66,7 +66,7 @@ static struct stripe *stripe_that_talks(struct group *group)
 	struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!stripe->detach_sent)
+		if (!stripe->detach_sent && !stripe->out.waits)
 			return stripe;
 	}
 	return NULL;

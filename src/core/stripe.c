@@ -173,13 +173,18 @@ void stripe_close(struct stripe *stripe, bool clean, const char *why)
 		return;
 	if (stripe->state == STRIPE_BOUND) {
 		struct group *group = stripe->group;
+		/* If the peer had bound it, it hears of the loss itself, and ends the group. */
+		bool missed = !stripe->out.waits;
 
 		log_debug("flow %u: stripe lost: %s", group->number, why);
 		counter_add(&stripe->engine->counters.stripes_lost, 1);
 		group_remove(group, stripe);
 		stripe_set_state(stripe, STRIPE_LEAVING);
 		stripe_close(stripe, clean, why);
-		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
+		if (missed)
+			group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
+		else
+			group_check_done(group);
 		return;
 	}
 	stripe_drop(stripe, clean);
@@ -198,7 +203,7 @@ void stripe_close_all(struct engine *engine)
 
 bool stripe_can_take(const struct stripe *stripe)
 {
-	return stripe->out.writable && !stripe->closed && !stripe->detach_sent && !stripe->detach_received &&
+	return stripe->out.writable && !stripe->out.waits && !stripe->closed && !stripe->detach_sent && !stripe->detach_received &&
 	       !stripe->out.shut && hold_empty(&stripe->out.datagram) && stripe->out.queued == 0;
 }
 

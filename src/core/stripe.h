@@ -58,6 +58,7 @@ struct stripe_out {
 	bool writable; /* may take data: not known to be full */
 	bool shut;     /* base protocol: FIN sent */
 	struct sock_path path;
+	bool waits;    /* takes no data before the peer has confirmed that it is bound: see group_confirm() */
 	bool carried;  /* data of this flow has gone out on it */
 	bool counted;  /* path.delivered is of this flow's time */
 	ev_tstamp path_at; /* when path was asked for; 0: never */

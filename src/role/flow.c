@@ -130,6 +130,8 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 		control.open.destination = flow->destination;
 		control.open.client = flow->client;
 	} else {
+		/* It may have waited in the pool for long: what it carried would be lost with it. */
+		stripe->out.waits = true;
 		control.type = CONTROL_JOIN;
 		memcpy(control.join.token, flow->token, TOKEN_SIZE);
 	}
@@ -180,6 +182,7 @@ static bool on_control(struct stripe *stripe, const struct control *control)
 		    (group->number != 0 && group->number != control->number.number))
 			return false;
 		group->number = control->number.number;
+		group_confirm(group, stripe);
 		return true;
 	case CONTROL_CONNECTED:
 		return true;

@@ -46,8 +46,9 @@ static void on_ended(struct group *group, enum reason reason)
 	struct relay *relay = service->relay;
 
 	stop_connecting(service);
+	/* The server may have accepted it already: it must not see a clean end. */
 	if (service->fd >= 0)
-		close(service->fd);
+		sock_abort(service->fd);
 	if (log_debugging())
 		tell(service, "ended: ", reason == REASON_NONE ? "finished" : reason_text(reason));
 	if (!group->base)

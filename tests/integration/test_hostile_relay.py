@@ -60,7 +60,8 @@ class Scene:
 
     def close(self):
         self.client.close()
-        self.group.close()
+        for group in self.relay.groups:  # some got a stripe when their test was over
+            group.close()
         self.proxy.wait_idle()
         self.starter.end()
         self.relay.close()
