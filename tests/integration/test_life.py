@@ -119,7 +119,8 @@ def test_relay_down(make_gateway, mode, start, lab, listener, sockets):
     mark = gateway.proxy.mark()
     client = sockets(lab.socket('client'))
     expect_reset_of_new(client, (lab.address('server'), listener.getsockname()[1]), PROMPTLY)
-    gateway.proxy.wait_log(r'flow \d+: client .* no way to the relay: .*(refused|closed the connection)', PROMPTLY, mark)
+    gateway.proxy.wait_log(r'flow \d+: client .* no way to the relay: '
+                           r'.*(refused|closed the connection)', PROMPTLY, mark)
 
 
 @pytest.mark.slow
