@@ -151,23 +151,28 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct group *group = timer->data;
 
 	(void)revents;
-	if (ev_now(loop) - group->govern.used_at > REST_TIME) {
+	/* While nothing gets through, nothing is sent either: that's no rest. */
+	if (!group->govern.denied && ev_now(loop) - group->govern.used_at > REST_TIME) {
 		group->govern.on = false;
 		return;
 	}
 	look(group, ev_now(loop));
 	ev_timer_set(timer, tick_time(&group->govern), 0.);
 	ev_timer_start(loop, timer);
-	if (group->govern.room > 0)
+	if (group->govern.room > 0) {
+		group->govern.denied = false;
 		spread_pump(group);
+	}
 }
 
 uint64_t govern_room(struct group *group)
 {
 	struct govern *govern = &group->govern;
 
-	if (govern->on)
+	if (govern->on) {
+		govern->denied = govern->room == 0;
 		return govern->room;
+	}
 	if (group->moved < GOVERN_AT || strcmp(group->engine->settings.congestion, "bbr") != 0)
 		return UINT64_MAX;
 	if (ev_now(group->engine->loop) - govern->used_at > FORGET_TIME) {
@@ -182,6 +187,7 @@ uint64_t govern_room(struct group *group)
 	look(group, govern->round_at);
 	ev_timer_set(&govern->tick, tick_time(govern), 0.);
 	ev_timer_start(group->engine->loop, &govern->tick);
+	govern->denied = govern->room == 0;
 	return govern->room;
 }
 

@@ -19,6 +19,7 @@ struct group;
 struct govern {
 	bool on;
 	bool startup;		    /* the rate still grows */
+	bool denied;		    /* the spread waits for a tick that brings room */
 	bool limited;		    /* in this round the stripes, or we, held the flow back */
 	ev_tstamp used_at;	    /* when bytes were last given to stripes */
 	ev_timer tick;
