@@ -105,8 +105,7 @@ static int drop_payload(struct stripe *stripe)
 	ssize_t n;
 
 	if (in->left > 0) {
-		/* With MSG_TRUNC, TCP throws the bytes away: tcp(7). */
-		n = recv(stripe->fd, NULL, in->left, MSG_DONTWAIT | MSG_TRUNC);
+		n = hold_skip(stripe->engine->pool, stripe->fd, in->left);
 		if (n <= 0)
 			return read_failed(stripe, n);
 		in->left -= (uint32_t)n;

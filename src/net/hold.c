@@ -286,10 +286,11 @@ void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX])
 	}
 }
 
-/* Throws away n bytes that were peeked at: with MSG_TRUNC, TCP doesn't copy them, tcp(7). */
-static bool skip(int fd, size_t n)
+/* With MSG_TRUNC, TCP doesn't copy the bytes, tcp(7); the buffer is there for checkers of memory, who don't know that. */
+ssize_t hold_skip(struct hold_pool *pool, int fd, size_t max)
 {
-	return recv(fd, NULL, n, MSG_DONTWAIT | MSG_TRUNC) == (ssize_t)n;
+	return recv(fd, pool->scratch, max < sizeof(pool->scratch) ? max : sizeof(pool->scratch),
+		    MSG_DONTWAIT | MSG_TRUNC);
 }
 
 enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, uint8_t tail[HOLD_PREFIX],
@@ -314,7 +315,7 @@ enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max,
 		*tail_n = (size_t)there - max;
 		memcpy(tail, pool->scratch + max, *tail_n);
 	}
-	if (!skip(from, *n + *tail_n))
+	if (hold_skip(pool, from, *n + *tail_n) != (ssize_t)(*n + *tail_n))
 		return HOLD_FROM_FAILED;
 	return *n < want ? HOLD_TO_FULL : HOLD_PASSED;
 }

@@ -81,6 +81,9 @@ enum hold_passed {
 enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, uint8_t tail[HOLD_PREFIX],
 			   size_t *tail_n);
 
+/* Throws away up to max bytes that the socket fd has. Returns as recv(2) does. */
+ssize_t hold_skip(struct hold_pool *pool, int fd, size_t max);
+
 /*
  * Writes what it can to the socket fd. Returns 1 when the hold is empty, 0 when the socket takes no more now, -1 with the socket's
  * error in errno.
