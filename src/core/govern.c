@@ -128,8 +128,10 @@ static void look(struct group *group, ev_tstamp now)
 	ev_tstamp rtt;
 	uint64_t limit;
 
-	if (totals.rtt_min == UINT32_MAX)
+	if (totals.rtt_min == UINT32_MAX) {
+		govern->room = UINT64_MAX;
 		return;
+	}
 	govern->rtt_min = totals.rtt_min;
 	rtt = totals.rtt_min / 1e6;
 	if (now - govern->round_at >= (rtt > TICK_MAX ? rtt : TICK_MAX))

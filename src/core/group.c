@@ -96,7 +96,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	if (first != NULL)
 		stripe_send(stripe, first);
 	spread_say_end(group);
-	if (group->ended)
+	if (group->ended || stripe->closed)
 		return;
 	if (group->local >= 0 && !group->spread.eof && !group->spread.stopped)
 		ev_io_start(group->engine->loop, &group->local_rd);
@@ -233,7 +233,7 @@ void group_check_done(struct group *group)
 	} else if (group->merge.done && group->spread.done) {
 		group_end(group, GROUP_FINISH, REASON_NONE);
 	} else if (group->stripe_count == 0 && group->joining == 0 && group->local >= 0 &&
-		   !(group->spread.done && group->merge.ending && group->merge.current == NULL)) {
+		   !(group->spread.done && merge_complete(group))) {
 		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
 	}
 }

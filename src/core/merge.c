@@ -52,6 +52,11 @@ static bool serial_makes_sense(const struct merge *merge, const struct stripe_in
 	return !merge->ending || (merge->final != 0 && ahead <= serial_distance(merge->due, merge->final));
 }
 
+bool merge_complete(const struct group *group)
+{
+	return complete(&group->merge);
+}
+
 static struct stripe *find_parked(const struct group *group, uint32_t serial)
 {
 	struct stripe *stripe;
@@ -236,19 +241,24 @@ static bool move_payload(struct group *group, struct stripe *stripe, size_t *n)
 
 	*n = 0;
 	errno = ENOBUFS;
-	if (stripe->in.left >= SPLICE_SIZE)
+	if (stripe->in.left >= SPLICE_SIZE && stripe->in.dry < 2)
 		filled = hold_splice(group->engine->pool, &group->merge.hold, stripe->fd, stripe->in.left);
-	if (filled < 0 && errno == ENOBUFS)
+	if (filled < 0 && errno == ENOBUFS) {
+		stripe->in.dry = 0;
 		return copy_payload(group, stripe, n);
+	}
 	if (filled > 0) {
+		stripe->in.dry = 0;
 		*n = (size_t)filled;
 		stripe->in.left -= (uint32_t)filled;
 		counter_add(&group->engine->counters.bytes_in, (uint64_t)filled);
 		return deliver(group);
 	}
-	if (filled < 0 && errno == EAGAIN)
+	if (filled < 0 && errno == EAGAIN) {
+		/* Twice in a row, though it was readable: splice(2) stops at urgent data, recv(2) does not. */
+		stripe->in.dry++;
 		ev_io_start(group->engine->loop, &stripe->rd);
-	else
+	} else
 		stripe_close(stripe, false, filled == 0 ? "ended inside a datagram" : "reset by the peer");
 	return false;
 }
@@ -299,7 +309,7 @@ void merge_pump(struct group *group)
 
 	if (merge->pumping || group->ended)
 		return;
-	if (group->local < 0) {
+	if (group->local < 0 || merge->stopped) {
 		if (merge->current != NULL)
 			ev_io_stop(group->engine->loop, &merge->current->rd);
 		return;

@@ -41,4 +41,7 @@ void merge_stripe_ended(struct group *group);
 
 void merge_stop(struct group *group);
 
+/* All that the peer had to say has arrived, if it isn't delivered yet. */
+bool merge_complete(const struct group *group);
+
 #endif

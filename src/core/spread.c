@@ -113,6 +113,10 @@ static void end_reached(struct group *group)
 static void read_failed(struct group *group, ssize_t n)
 {
 	if (n < 0 && errno == EAGAIN) {
+		/* Twice in a row, though the socket was readable: splice(2) stops at urgent data, recv(2) does not. */
+		if (group->spread.dry)
+			group->spread.bulk = false;
+		group->spread.dry = true;
 		ev_io_start(group->engine->loop, &group->local_rd);
 	} else if (n < 0 && errno == ENOBUFS) {
 		ev_io_stop(group->engine->loop, &group->local_rd);
@@ -145,6 +149,7 @@ static size_t pull(struct group *group, struct stripe *stripe)
 		return 0;
 	}
 	spread->bulk = n >= BULK_SIZE;
+	spread->dry = false;
 	datagram_encode(header, spread->next, (uint32_t)n);
 	hold_put_prefix(&stripe->out.datagram, header);
 	spread->next = serial_next(spread->next);

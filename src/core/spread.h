@@ -15,6 +15,7 @@ struct spread {
 	uint32_t next;	     /* serial of the next datagram */
 	bool any;	     /* at least one was sent */
 	bool bulk;	     /* the last read brought much: splice */
+	bool dry;	     /* the last read found nothing */
 	bool eof;	     /* the local socket has ended */
 	bool stopped;	     /* nothing more is read: the group is being reset */
 	bool done;	     /* the end was said on the wire */

@@ -44,6 +44,7 @@ struct stripe_in {
 	bool parsed;  /* datagram is valid: its payload comes next */
 	bool parked;  /* a data datagram that isn't due: not read */
 	bool eof;
+	uint8_t dry;  /* splices in a row that found nothing */
 	struct datagram datagram;
 	uint32_t left; /* bytes of the payload still to come */
 	uint32_t last; /* the last data serial here, 0 before the first */

@@ -43,7 +43,9 @@ static bool take_control(struct stripe *stripe, const struct control *control)
 		return stripe->state == STRIPE_LEAVING;
 	case CONTROL_OPEN:
 	case CONTROL_JOIN:
-		return stripe->state == STRIPE_IDLE && stripe->ops->control(stripe, control);
+		/* Who asks anew has seen our Detach, and so all that was before it. */
+		return stripe->state == STRIPE_IDLE && hold_empty(&stripe->out.datagram) &&
+		       stripe->ops->control(stripe, control);
 	default:
 		if (stripe->state == STRIPE_LEAVING)
 			return true;

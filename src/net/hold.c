@@ -241,6 +241,11 @@ ssize_t hold_splice(struct hold_pool *pool, struct hold *hold, int fd, size_t ma
 	/* The pipe is empty, so EAGAIN can only mean that the socket is. */
 	n = splice(fd, NULL, hold->pipe->in, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	saved = n < 0 && errno == EINVAL ? ENOBUFS : errno;
+	/* At urgent data, with FIN behind it, splice(2) gives 0, too: recv(2) knows better (tcp_splice_read() in net/ipv4/tcp.c). */
+	if (n == 0) {
+		n = -1;
+		saved = ENOBUFS;
+	}
 	if (n > 0) {
 		hold->length = (uint32_t)n;
 		add_counter(pool->counters.spliced, (uint64_t)n);

@@ -61,7 +61,7 @@ ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max,
 void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX]);
 
 /*
- * As hold_fill() through a pipe, or not at all: -1 with ENOBUFS if there's no pipe to be had, or the socket can't be spliced.
+ * As hold_fill() through a pipe, or not at all: -1 with ENOBUFS if there's no pipe to be had, the socket can't be spliced, or it may have ended.
  */
 ssize_t hold_splice(struct hold_pool *pool, struct hold *hold, int fd, size_t max);
 

@@ -134,6 +134,8 @@ int sock_peer(int fd, union addr *a)
 void sock_tune_local(int fd)
 {
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	/* Urgent bytes are bytes of the flow like others; else they'd be left out of what is read. */
+	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE);
 }

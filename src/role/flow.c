@@ -79,29 +79,45 @@ static void on_ended(struct group *group, enum reason reason)
 	flow_free(flow);
 }
 
+/* One that the flow can do without: the newest that isn't leaving already. */
+static struct stripe *spare_stripe(const struct group *group)
+{
+	struct stripe *stripe;
+
+	TAILQ_FOREACH_REVERSE(stripe, &group->stripes, stripe_list, group_link) {
+		if (!stripe->detach_sent)
+			return stripe;
+	}
+	return NULL;
+}
+
 /* Asks for, or gives back, what the fan says. */
 static void follow_fan(struct flow *flow)
 {
 	struct group *group = flow->group;
-	unsigned has = group->stripe_count + flow->wish.missing;
-	struct stripe *stripe, *next;
+	struct supply *supply = flow->proxy->supply;
+	unsigned has = 0, confirmed = 0, excess, pending;
+	struct stripe *stripe;
 
-	if (flow->proxy->supply == NULL)
+	if (supply == NULL)
 		return;
-	TAILQ_FOREACH(stripe, &group->stripes, group_link)
-		has -= stripe->detach_sent;
-	if (has < flow->fan.target) {
-		supply_ask(flow->proxy->supply, &flow->wish, flow->fan.target - has);
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		has += !stripe->detach_sent;
+		confirmed += !stripe->detach_sent && !stripe->out.waits;
+	}
+	if (has + flow->wish.missing < flow->fan.target) {
+		supply_ask(supply, &flow->wish, flow->fan.target - has - flow->wish.missing);
 		return;
 	}
-	for (stripe = TAILQ_FIRST(&group->stripes); stripe != NULL && has > flow->fan.target; stripe = next) {
-		next = TAILQ_NEXT(stripe, group_link);
-		if (stripe->detach_sent)
-			continue;
-		stripe_detach(stripe);
-		has--;
-		if (group->ended)
+	/* What hasn't come yet is given up first; one stripe that works always stays. */
+	excess = has + flow->wish.missing - flow->fan.target;
+	pending = excess < flow->wish.missing ? excess : flow->wish.missing;
+	supply_lower(supply, &flow->wish, pending);
+	excess -= pending;
+	while (excess-- > 0 && !group->ended && (stripe = spare_stripe(group)) != NULL) {
+		if (!stripe->out.waits && --confirmed == 0)
 			return;
+		stripe_detach(stripe);
 	}
 }
 
@@ -152,7 +168,7 @@ static void refused(struct flow *flow, enum reason reason)
 /* Refused is what the stripe asked for: with Open the flow, with Join only its part in it, if nothing went out on it yet. */
 static void refused_by(struct flow *flow, struct stripe *stripe, enum reason reason)
 {
-	if (stripe == flow->opener) {
+	if (stripe == flow->opener && flow->group->number == 0) {
 		refused(flow, reason);
 	} else if (stripe->out.carried) {
 		tell(flow, "reset: a stripe that carried data was refused: ", reason_text(reason));
@@ -160,6 +176,7 @@ static void refused_by(struct flow *flow, struct stripe *stripe, enum reason rea
 	} else {
 		group_remove(flow->group, stripe);
 		stripe_leave(stripe, 0.);
+		group_check_done(flow->group);
 	}
 }
 
@@ -217,7 +234,7 @@ void flow_look(struct flow *flow)
 {
 	struct group *group = flow->group;
 
-	if (group == NULL || flow->proxy->supply == NULL)
+	if (group == NULL || group->ended || flow->proxy->supply == NULL)
 		return;
 	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows);
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)

@@ -8,11 +8,13 @@
 #include "role/service.h"
 #include "wire/bytes.h"
 
-bool peer_enter(struct relay *relay, const union addr *address, struct peer **found, bool bounded)
+bool peer_enter(struct relay *relay, const union addr *address, struct peer **found)
 {
 	uint8_t key[16] = {0};
 	struct peer *peer;
 
+	if (relay->stripe_count >= relay->settings->max_stripes)
+		return false;
 	if (address->sa.sa_family == AF_INET6)
 		memcpy(key, &address->in6.sin6_addr, sizeof(key));
 	else
@@ -25,7 +27,7 @@ bool peer_enter(struct relay *relay, const union addr *address, struct peer **fo
 		memcpy(peer->address, key, sizeof(key));
 		HASH_ADD(hh, relay->peers, address, sizeof(key), peer);
 	}
-	if (bounded && peer->stripes >= relay->settings->max_stripes_per_peer)
+	if (peer->stripes >= relay->settings->max_stripes_per_peer)
 		return false;
 	peer->stripes++;
 	relay->stripe_count++;
@@ -66,7 +68,7 @@ static void on_idle(struct stripe *stripe)
 	relay_check_drained(relay);
 }
 
-static void guest_free(struct guest *guest)
+void guest_free(struct guest *guest)
 {
 	struct relay *relay = guest->relay;
 
@@ -133,13 +135,13 @@ static bool on_control(struct stripe *stripe, const struct control *control)
 
 static const struct stripe_ops guest_ops = {.control = on_control, .idle = on_idle, .closed = on_closed};
 
-static struct guest *guest_make(struct relay *relay, const union addr *address, const uint8_t key_id[KEY_ID_SIZE])
+struct guest *guest_make(struct relay *relay, const union addr *address, const uint8_t key_id[KEY_ID_SIZE])
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
 
 	if (guest == NULL)
 		return NULL;
-	if (!peer_enter(relay, address, &guest->peer, false)) {
+	if (!peer_enter(relay, address, &guest->peer)) {
 		free(guest);
 		return NULL;
 	}

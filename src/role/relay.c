@@ -36,7 +36,7 @@ struct relay_front {
 	void *drained_arg;
 };
 
-static void hand_over_base(struct relay *relay, int fd, uint32_t number)
+static void hand_over_base(struct relay *relay, int fd, uint32_t number, const union addr *peer)
 {
 	struct handover *handover = calloc(1, sizeof(*handover));
 
@@ -46,6 +46,7 @@ static void hand_over_base(struct relay *relay, int fd, uint32_t number)
 	}
 	handover->fd = fd;
 	handover->number = number;
+	handover->peer = *peer;
 	team_send(relay->team, team_owner(relay->team, number), handover);
 }
 
@@ -82,9 +83,9 @@ static void on_greeted(void *arg, struct greet *greet, int fd, const struct gree
 	} else if (!result->base) {
 		guest_new(relay, fd, &address, result->key_id);
 	} else if (result->number != 0 && team_owner(relay->team, result->number) != relay->index) {
-		hand_over_base(relay, fd, result->number);
+		hand_over_base(relay, fd, result->number, &address);
 	} else {
-		service_take_base(relay, fd, result->number);
+		service_take_base(relay, fd, result->number, &address);
 	}
 }
 
@@ -93,12 +94,10 @@ static bool begin_greeting(struct relay *relay, int fd, const union addr *addres
 	const struct relay_settings *settings = relay->settings;
 	struct arrival *arrival;
 
-	if (relay->stripe_count >= settings->max_stripes)
-		return false;
 	arrival = calloc(1, sizeof(*arrival));
 	if (arrival == NULL)
 		return false;
-	if (!peer_enter(relay, address, &arrival->peer, true)) {
+	if (!peer_enter(relay, address, &arrival->peer)) {
 		free(arrival);
 		return false;
 	}
@@ -134,7 +133,7 @@ static void on_handover(void *arg, struct handover *handover)
 	if (handover->stripe != NULL)
 		guest_arrives(relay, handover);
 	else
-		service_take_base(relay, handover->fd, handover->number);
+		service_take_base(relay, handover->fd, handover->number, &handover->peer);
 	free(handover);
 }
 

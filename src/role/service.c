@@ -136,6 +136,8 @@ static void on_connected(struct ev_loop *loop, ev_io *io, int revents)
 		tell_proxy(service, &(struct control){.type = CONTROL_CONNECTED});
 	if (error != 0)
 		group_local_failed(group, error);
+	else
+		group_check_done(group);
 }
 
 static void start_connecting(struct service *service)
@@ -300,7 +302,7 @@ void service_join(struct relay *relay, struct stripe *stripe, const struct contr
 		memcpy(guest->token, join->join.token, TOKEN_SIZE);
 		stripe_hold(stripe);
 		guest_list(stripe, &relay->held);
-		stripe_read(stripe);
+		stripe_read_later(stripe);
 		return;
 	}
 	guest_list(stripe, NULL);
@@ -310,11 +312,10 @@ void service_join(struct relay *relay, struct stripe *stripe, const struct contr
 		service_refuse(stripe, REASON_NO_GROUP);
 }
 
-/* Base stripes have no record of their own: they end with their group. */
 static void base_closed(struct stripe *stripe, const char *why)
 {
-	(void)stripe;
 	(void)why;
+	guest_free(stripe->owner);
 }
 
 static void base_idle(struct stripe *stripe)
@@ -331,11 +332,28 @@ static bool base_control(struct stripe *stripe, const struct control *control)
 
 static const struct stripe_ops base_ops = {.control = base_control, .idle = base_idle, .closed = base_closed};
 
-void service_take_base(struct relay *relay, int fd, uint32_t number)
+/* A base stripe of a group: answers with the number. NULL if it can't be. */
+static struct stripe *make_base_stripe(struct relay *relay, int fd, uint32_t number, const union addr *peer)
 {
-	struct service *service = NULL;
+	static const uint8_t no_key[KEY_ID_SIZE];
+	struct guest *guest = guest_make(relay, peer, no_key);
 	struct stripe *stripe = NULL;
 	uint8_t answer[4];
+
+	if (guest == NULL)
+		return NULL;
+	put_u32(answer, number);
+	if (send(fd, answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(answer))
+		stripe = stripe_new(relay->engine, fd, true, &base_ops, guest);
+	if (stripe == NULL)
+		guest_free(guest);
+	return stripe;
+}
+
+void service_take_base(struct relay *relay, int fd, uint32_t number, const union addr *peer)
+{
+	struct service *service = NULL;
+	struct stripe *stripe;
 
 	if (number != 0)
 		HASH_FIND(by_number, relay->by_number, &number, sizeof(number), service);
@@ -345,9 +363,7 @@ void service_take_base(struct relay *relay, int fd, uint32_t number)
 		close(fd);
 		return;
 	}
-	put_u32(answer, service->number);
-	if (send(fd, answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(answer))
-		stripe = stripe_new(relay->engine, fd, true, &base_ops, NULL);
+	stripe = make_base_stripe(relay, fd, service->number, peer);
 	if (stripe == NULL) {
 		sock_abort(fd);
 		group_end(service->group, GROUP_ABORT, REASON_STRIPE_LOST);

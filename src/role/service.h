@@ -72,7 +72,7 @@ bool service_open(struct relay *relay, struct stripe *stripe, const struct contr
 void service_join(struct relay *relay, struct stripe *stripe, const struct control *join);
 
 /* The same in the base protocol: number 0 opens. Takes over fd. */
-void service_take_base(struct relay *relay, int fd, uint32_t number);
+void service_take_base(struct relay *relay, int fd, uint32_t number, const union addr *peer);
 
 /* Turns away a stripe that asked for a group. */
 void service_refuse(struct stripe *stripe, enum reason reason);
@@ -85,6 +85,10 @@ void service_abort(struct service *service);
 /* Takes over fd, greeted by peer with the key. */
 void guest_new(struct relay *relay, int fd, const union addr *peer, const uint8_t key_id[KEY_ID_SIZE]);
 
+/* The record of a stripe from this address, counted within the limits; NULL if they're reached. And its end. */
+struct guest *guest_make(struct relay *relay, const union addr *address, const uint8_t key_id[KEY_ID_SIZE]);
+void guest_free(struct guest *guest);
+
 /* A stripe comes from another worker. */
 void guest_arrives(struct relay *relay, struct handover *handover);
 
@@ -94,8 +98,8 @@ void guest_list(struct stripe *stripe, struct stripe_list *list);
 /* Closes what has been idle, or held, for too long. */
 void guest_sweep(struct relay *relay);
 
-/* Peers' counts. False: the peer has as many as it may have. */
-bool peer_enter(struct relay *relay, const union addr *address, struct peer **peer, bool bounded);
+/* Peers' counts. False: the peer, or all together, have as many as they may have. */
+bool peer_enter(struct relay *relay, const union addr *address, struct peer **peer);
 void peer_leave(struct relay *relay, struct peer *peer);
 
 /* Gives what is in relay->leaving to its new workers. */

@@ -203,6 +203,8 @@ static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const
 		return;
 	}
 	supply_put(supply, stripe);
+	cover(supply);
+	disappoint(supply, "no connection could be begun");
 }
 
 /* True if a multiple of PING_INTERVAL since the stripe became idle lies between two ticks. */
@@ -321,9 +323,15 @@ void supply_ask(struct supply *supply, struct supply_wish *wish, unsigned n)
 
 void supply_withdraw(struct supply *supply, struct supply_wish *wish)
 {
-	if (wish->missing == 0)
+	supply_lower(supply, wish, wish->missing);
+}
+
+void supply_lower(struct supply *supply, struct supply_wish *wish, unsigned n)
+{
+	if (n == 0)
 		return;
-	supply->missing -= wish->missing;
-	wish->missing = 0;
-	TAILQ_REMOVE(&supply->wishes, wish, link);
+	supply->missing -= n;
+	wish->missing -= n;
+	if (wish->missing == 0)
+		TAILQ_REMOVE(&supply->wishes, wish, link);
 }

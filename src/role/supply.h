@@ -49,6 +49,9 @@ unsigned supply_ready(const struct supply *supply);
 void supply_ask(struct supply *supply, struct supply_wish *wish, unsigned n);
 void supply_withdraw(struct supply *supply, struct supply_wish *wish);
 
+/* Wishes for n fewer, n <= wish->missing. */
+void supply_lower(struct supply *supply, struct supply_wish *wish, unsigned n);
+
 /* A stripe has become idle. */
 void supply_put(struct supply *supply, struct stripe *stripe);
 

@@ -2,12 +2,13 @@
 """What goes in comes out: by hash, both directions at once, over links good and bad."""
 
 import concurrent.futures
+import socket
 import threading
 import time
 
 import pytest
 from harness import DIRECT, accept, wait_for
-from traffic import MIB, check_same, exchange, noise, receive_exactly
+from traffic import MIB, check_same, exchange, noise, receive_all, receive_exactly
 
 SIZES = [0, 1] + [2 ** k + d for k in range(8, 21) for d in (-1, 0, 1)]
 
@@ -144,3 +145,16 @@ def test_ping_pong(gateway, lab, delay, count, listener, sockets):
     allowed = sorted(direct)[1] * 1.1 + 0.001
     took = sorted(through)[1]
     assert took <= allowed, f'{took:.6f} s, direct {sorted(direct)[1]:.6f} s'
+
+
+def test_urgent_data(gateway, listener, sockets):
+    """An urgent byte is a byte of the flow like any other, in its place."""
+    for ends in (lambda pair: pair, lambda pair: pair[::-1]):
+        sender, receiver = ends(sockets(*gateway.pair(listener)))
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            got = pool.submit(receive_all, receiver)
+            sender.sendall(bytes(300_000))
+            sender.send(b'!', socket.MSG_OOB)
+            sender.sendall(bytes(300_000))
+            sender.shutdown(socket.SHUT_WR)
+            assert got.result() == bytes(300_000) + b'!' + bytes(300_000)
