@@ -356,7 +356,8 @@ int daemon_run(struct config *c, const struct role_ops *ops, void *context, cons
 	struct daemon d = {
 		.config = c,
 		.workers = calloc(c->workers, sizeof(*d.workers)),
-		.loop = ev_loop_new(EVFLAG_NOENV),
+		/* By signalfd(2): signals come in the loop's turn, and no handler interrupts anything. */
+		.loop = ev_loop_new(EVFLAG_NOENV | EVFLAG_SIGNALFD),
 		.started = ev_time(),
 	};
 	int code = EXIT_FAILED;
