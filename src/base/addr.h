@@ -66,8 +66,10 @@ bool addr_is_unspecified(const union addr *a); /* and all of 0.0.0.0/8 */
 /*
  * True if this host itself has the address, on any interface, now. Asks the kernel for its route to
  * the address (binding a socket to it would say yes to all where net.ipv4.ip_nonlocal_bind is set),
- * so that addresses that come and go are seen. True also if the kernel can't be asked.
+ * so that addresses that come and go are seen. True also if the kernel can't be asked. routes: a
+ * socket of addr_open_routes(), the caller's to close(), for who asks often; else -1.
  */
-bool addr_is_local(const union addr *a);
+bool addr_is_local(int routes, const union addr *a);
+int addr_open_routes(void);
 
 #endif

@@ -20,7 +20,7 @@ struct route_request {
  * Asks for the route to a (rtnetlink(7), RTM_GETROUTE). Returns its RTN_ type, RTN_UNREACHABLE if
  * none, or -1.
  */
-static int route_type(int fd, const union addr *a)
+static int route_type(int routes, const union addr *a)
 {
 	const bool v4 = a->sa.sa_family == AF_INET;
 	const size_t size = v4 ? sizeof(a->in.sin_addr) : sizeof(a->in6.sin6_addr);
@@ -37,10 +37,10 @@ static int route_type(int fd, const union addr *a)
 
 	request.header.nlmsg_len = offsetof(struct route_request, address) + size;
 	memcpy(request.address, v4 ? (const void *)&a->in.sin_addr : &a->in6.sin6_addr, size);
-	/* The kernel answers within send(): the reply is there when it returns. */
-	if (send(fd, &request, request.header.nlmsg_len, 0) < 0)
+	/* The kernel answers within send(): the reply is there when it returns, and nothing else. */
+	if (send(routes, &request, request.header.nlmsg_len, 0) < 0)
 		return -1;
-	n = recv(fd, &reply, sizeof(reply), MSG_DONTWAIT);
+	n = recv(routes, &reply, sizeof(reply), MSG_DONTWAIT);
 	if (n < 0 || !NLMSG_OK(&reply.header, (size_t)n))
 		return -1;
 	/* No route, so there will be no connection either. */
@@ -52,17 +52,23 @@ static int route_type(int fd, const union addr *a)
 	return ((struct rtmsg *)NLMSG_DATA(&reply.header))->rtm_type;
 }
 
-bool addr_is_local(const union addr *a)
+int addr_open_routes(void)
+{
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+}
+
+bool addr_is_local(int routes, const union addr *a)
 {
 	union addr plain = *a;
-	int fd, type;
+	int fd = routes, type;
 
 	addr_unmap(&plain);
 	if (plain.sa.sa_family == AF_UNSPEC)
 		return false;
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (routes < 0)
+		fd = addr_open_routes();
 	type = fd < 0 ? -1 : route_type(fd, &plain);
-	if (fd >= 0)
+	if (routes < 0 && fd >= 0)
 		close(fd);
 	/* Who asks wants to keep others from such an address: when in doubt, it is one. */
 	return type < 0 || type == RTN_LOCAL || type == RTN_ANYCAST;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/engine.h"
+#include "core/stripe.h"
 #include "net/hangup.h"
 #include "net/hold.h"
 #include "net/sock.h"
@@ -26,10 +27,19 @@ static void bury_all(struct engine *engine)
 	}
 }
 
+static void flush_all(struct engine *engine)
+{
+	struct stripe *stripe;
+
+	while ((stripe = TAILQ_FIRST(&engine->unflushed)) != NULL)
+		stripe_flush(stripe);
+}
+
 static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
 {
 	(void)loop;
 	(void)revents;
+	flush_all(prepare->data);
 	bury_all(prepare->data);
 }
 
@@ -84,6 +94,7 @@ struct engine *engine_new(const struct engine_settings *settings)
 		return NULL;
 	engine->settings = *settings;
 	TAILQ_INIT(&engine->stripes);
+	TAILQ_INIT(&engine->unflushed);
 	if (resolve_congestion(&engine->settings) < 0 || open_parts(engine) < 0) {
 		saved = errno;
 		engine_free(engine);
@@ -104,5 +115,6 @@ void engine_free(struct engine *engine)
 		hangup_free(engine->hangup);
 	if (engine->loop != NULL)
 		ev_loop_destroy(engine->loop);
+	free(engine->spare.bytes);
 	free(engine);
 }

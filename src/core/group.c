@@ -76,13 +76,20 @@ void group_set_local(struct group *group, int fd)
 	ev_io_init(&group->local_rd, on_local_readable, fd, EV_READ);
 	ev_io_init(&group->local_wr, on_local_writable, fd, EV_WRITE);
 	group->local_rd.data = group->local_wr.data = group;
-	if (hangup_add(group->engine->hangup, fd, &group->hangup) < 0) {
-		log_warn("watching a flow");
-		group_end(group, GROUP_ABORT, REASON_INTERNAL);
-		return;
-	}
 	ev_io_start(group->engine->loop, &group->local_rd);
 	merge_pump(group);
+}
+
+void group_stop_reading(struct group *group)
+{
+	ev_io_stop(group->engine->loop, &group->local_rd);
+	if (group->watched || group->ended || group->local < 0)
+		return;
+	group->watched = true;
+	if (hangup_add(group->engine->hangup, group->local, &group->hangup) == 0)
+		return;
+	log_warn("watching a flow");
+	group_end(group, GROUP_ABORT, REASON_INTERNAL);
 }
 
 void group_add(struct group *group, struct stripe *stripe, const struct control *first)
@@ -100,8 +107,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 		return;
 	if (group->local >= 0 && !group->spread.eof && !group->spread.stopped)
 		ev_io_start(group->engine->loop, &group->local_rd);
-	ev_io_start(group->engine->loop, &stripe->rd);
-	ev_feed_event(group->engine->loop, &stripe->rd, EV_READ);
+	stripe_watch(stripe);
 }
 
 void group_confirm(struct group *group, struct stripe *stripe)
@@ -132,7 +138,6 @@ static void close_local(struct group *group, bool clean)
 		return;
 	ev_io_stop(group->engine->loop, &group->local_rd);
 	ev_io_stop(group->engine->loop, &group->local_wr);
-	hangup_remove(group->engine->hangup, group->local);
 	if (clean)
 		close(group->local);
 	else

@@ -33,6 +33,7 @@ struct group {
 	uint64_t grow_at;
 	bool base;
 	bool ended;
+	bool watched;	   /* by hangup */
 	bool local_failed; /* the local socket was reset: what it still has to give is sent, then Reset */
 	bool resetting;	   /* the peer's Reset was delivered: the local socket is reset once all is acknowledged */
 	enum reason reset_reason;
@@ -46,6 +47,9 @@ struct group *group_new(struct engine *engine, bool base, const struct group_ops
 
 /* Takes over the connected local socket; data flows from now on. */
 void group_set_local(struct group *group, int fd);
+
+/* Nobody reads the local socket for now; a reset of it is heard all the same. May end the group. */
+void group_stop_reading(struct group *group);
 
 /*
  * Binds an idle (or held) stripe, sends the control datagram that comes first on it (NULL: none), and reads what it has. May end the group,

@@ -11,9 +11,6 @@
 /* What a step costs at least: small datagrams take time, too. */
 #define STEP_COST 4096
 
-/* A payload of which this much is left goes through a pipe; the rest is copied, with the next header. */
-#define SPLICE_SIZE 16384
-
 void merge_init(struct group *group)
 {
 	group->merge.due = SERIAL_FIRST;
@@ -98,7 +95,8 @@ static void end_reached(struct group *group)
 	if (merge->done || merge->stopped || group->local < 0 || !hold_empty(&merge->hold))
 		return;
 	merge->done = true;
-	if (!merge->reset)
+	/* When the other direction has ended, too, the socket is closed. */
+	if (!merge->reset && !group->spread.done)
 		shutdown(group->local, SHUT_WR);
 	group_check_done(group);
 }
@@ -187,19 +185,36 @@ static void wait_for_local(struct group *group)
 		ev_io_stop(group->engine->loop, &group->merge.current->rd);
 }
 
+/* The payload that is left, and behind it the end of the direction, have been read ahead. */
+static bool end_is_next(const struct merge *merge, const struct stripe_in *in)
+{
+	const uint8_t *next = in->ahead.bytes + in->ahead.start + in->left;
+	size_t n = in->ahead.n > in->left ? in->ahead.n - in->left : 0;
+	struct datagram datagram;
+	struct control control;
+
+	if (n < DATAGRAM_HEADER)
+		return false;
+	datagram = datagram_decode(next);
+	return datagram.serial == SERIAL_CONTROL && datagram.size <= n - DATAGRAM_HEADER &&
+	       control_decode(&control, next + DATAGRAM_HEADER, datagram.size) == CONTROL_OK &&
+	       control.type == CONTROL_FIN && control.serial == merge->due;
+}
+
 /* Passes payload on by copying. False if there's nothing to go on with. */
 static bool copy_payload(struct group *group, struct stripe *stripe, size_t *n)
 {
-	uint8_t header[DATAGRAM_HEADER];
-	size_t header_n;
-	enum hold_passed passed = hold_pass(group->engine->pool, stripe->fd, group->local, stripe->in.left, n, header,
-					    &header_n);
-	int error = errno;
+	struct stripe_in *in = &stripe->in;
+	enum hold_passed passed;
+	int error;
 
-	stripe->in.left -= (uint32_t)*n;
+	stripe_borrow_ahead(stripe);
+	passed = hold_pass(group->engine->pool, stripe->fd, group->local, in->left, n, &in->ahead,
+			   in->bulk ? DATAGRAM_HEADER : HOLD_AHEAD, !group->base && end_is_next(&group->merge, in));
+	error = errno;
+	stripe_release_ahead(stripe);
+	in->left -= (uint32_t)*n;
 	counter_add(&group->engine->counters.bytes_in, *n);
-	if (header_n > 0)
-		stripe_push_header(stripe, header, header_n);
 	switch (passed) {
 	case HOLD_PASSED:
 		return true;
@@ -241,7 +256,7 @@ static bool move_payload(struct group *group, struct stripe *stripe, size_t *n)
 
 	*n = 0;
 	errno = ENOBUFS;
-	if (stripe->in.left >= SPLICE_SIZE && stripe->in.dry < 2)
+	if (stripe->in.left >= STRIPE_BULK && stripe->in.ahead.n == 0 && stripe->in.dry < 2)
 		filled = hold_splice(group->engine->pool, &group->merge.hold, stripe->fd, stripe->in.left);
 	if (filled < 0 && errno == ENOBUFS) {
 		stripe->in.dry = 0;

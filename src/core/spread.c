@@ -9,8 +9,7 @@
 /* Payload bytes that one flow may move before the others of its loop get their turn. */
 #define SPREAD_BUDGET (512 * 1024)
 
-/* From here up a read counts as bulk: the next goes through a pipe, and the stripe's path is looked at after it. */
-#define BULK_SIZE 16384
+/* From here up the stripe's path is looked at after a datagram. */
 #define LOOK_SIZE 4096
 #define PATH_AGE 0.1 /* seconds */
 
@@ -36,8 +35,7 @@ void spread_stop(struct group *group)
 {
 	group->spread.stopped = true;
 	hold_unwait(group->engine->pool, &group->spread.waiter);
-	if (group->local >= 0)
-		ev_io_stop(group->engine->loop, &group->local_rd);
+	group_stop_reading(group);
 }
 
 /* Base protocol: the end is the end of every stripe, each after its last datagram. */
@@ -61,10 +59,13 @@ static void shut_stripes(struct group *group)
 	}
 }
 
+/* The one that took the last datagram, if it can: then the end leaves along with it. */
 static struct stripe *stripe_that_talks(struct group *group)
 {
-	struct stripe *stripe;
+	struct stripe *stripe = group->spread.last;
 
+	if (stripe != NULL && !stripe->detach_sent && !stripe->out.waits)
+		return stripe;
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		if (!stripe->detach_sent && !stripe->out.waits)
 			return stripe;
@@ -105,22 +106,22 @@ void spread_say_end(struct group *group)
 static void end_reached(struct group *group)
 {
 	group->spread.eof = true;
-	ev_io_stop(group->engine->loop, &group->local_rd);
 	spread_say_end(group);
+	group_stop_reading(group);
 }
 
-/* The local socket gave nothing: 0 is its end, else errno says why. */
-static void read_failed(struct group *group, ssize_t n)
+/* The local socket gave nothing: 0 is its end, else error says why. */
+static void read_failed(struct group *group, ssize_t n, int error)
 {
-	if (n < 0 && errno == EAGAIN) {
+	if (n < 0 && error == EAGAIN) {
 		/* Twice in a row, though the socket was readable: splice(2) stops at urgent data, recv(2) does not. */
 		if (group->spread.dry)
 			group->spread.bulk = false;
 		group->spread.dry = true;
 		ev_io_start(group->engine->loop, &group->local_rd);
-	} else if (n < 0 && errno == ENOBUFS) {
-		ev_io_stop(group->engine->loop, &group->local_rd);
+	} else if (n < 0 && error == ENOBUFS) {
 		hold_wait(group->engine->pool, &group->spread.waiter);
+		group_stop_reading(group);
 	} else {
 		/*
 		 * A reset that a write, or poll(2), was told of first reads as an end here: local_failed knows better, and
@@ -128,38 +129,64 @@ static void read_failed(struct group *group, ssize_t n)
 		 */
 		if (n < 0 && !group->local_failed) {
 			group->spread.eof = true;
-			group_local_failed(group, errno);
+			group_local_failed(group, error);
 			return;
 		}
 		end_reached(group);
 	}
 }
 
-/* Moves one datagram into the stripe. Returns its size, or 0 if the local socket gave none. */
-static size_t pull(struct group *group, struct stripe *stripe)
+/* What has come for the stripe is a datagram now. */
+static void count_datagram(struct group *group, struct stripe *stripe, size_t n)
 {
 	struct spread *spread = &group->spread;
 	struct engine *engine = group->engine;
 	uint8_t header[DATAGRAM_HEADER];
-	ssize_t n;
 
-	n = hold_fill(engine->pool, &stripe->out.datagram, group->local, choose_size(stripe), spread->bulk);
-	if (n <= 0) {
-		read_failed(group, n);
-		return 0;
-	}
-	spread->bulk = n >= BULK_SIZE;
+	spread->bulk = n >= STRIPE_BULK;
 	spread->dry = false;
 	datagram_encode(header, spread->next, (uint32_t)n);
 	hold_put_prefix(&stripe->out.datagram, header);
+	stripe->out.before = stripe->out.queued;
 	spread->next = serial_next(spread->next);
 	spread->any = true;
 	spread->last = stripe;
 	stripe->out.carried = true;
 	counter_add(&engine->counters.datagrams_out, 1);
 	counter_add(&engine->counters.bytes_out, (uint64_t)n);
-	if (stripe_flush(stripe) && n >= LOOK_SIZE)
+}
+
+/*
+ * Moves one datagram into the stripe. Returns its size, or 0 if the local socket gave none. Where the socket gave less than it might have, it's asked
+ * again at once: if it has ended, that goes out along with the last bytes.
+ */
+static size_t pull(struct group *group, struct stripe *stripe)
+{
+	struct hold *hold = &stripe->out.datagram;
+	size_t max = choose_size(stripe);
+	ssize_t more = 1, n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk);
+	int error = errno;
+
+	if (n <= 0) {
+		read_failed(group, n, error);
+		return 0;
+	}
+	if (hold->buffer != NULL && (size_t)n < max) {
+		more = hold_top_up(hold, group->local, max);
+		error = errno;
+		n += more > 0 ? more : 0;
+	}
+	count_datagram(group, stripe, (size_t)n);
+	if (more == 0 || (more < 0 && error != ENOBUFS)) {
+		group->spread.drained = true;
+		read_failed(group, more, error);
+	}
+	if (stripe->closed || !stripe_flush(stripe))
+		return (size_t)n;
+	if (n >= LOOK_SIZE)
 		stripe_look(stripe, 0.);
+	/* Base protocol: a stripe ends when it has nothing more to send. */
+	spread_say_end(group);
 	return (size_t)n;
 }
 
@@ -170,11 +197,12 @@ void spread_pump(struct group *group)
 	struct stripe *stripe;
 	size_t n;
 
-	while (!group->ended && !spread->eof && !spread->stopped && group->local >= 0) {
+	spread->drained = false;
+	while (!group->ended && !spread->eof && !spread->stopped && !spread->drained && group->local >= 0) {
 		stripe = govern_room(group) > 0 ? choose_stripe(group) : NULL;
 		if (stripe == NULL) {
 			govern_blocked(group);
-			ev_io_stop(group->engine->loop, &group->local_rd);
+			group_stop_reading(group);
 			return;
 		}
 		if (budget == 0) {

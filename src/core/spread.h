@@ -16,6 +16,7 @@ struct spread {
 	bool any;	     /* at least one was sent */
 	bool bulk;	     /* the last read brought much: splice */
 	bool dry;	     /* the last read found nothing */
+	bool drained;	     /* what was there has been read, in this turn */
 	bool eof;	     /* the local socket has ended */
 	bool stopped;	     /* nothing more is read: the group is being reset */
 	bool done;	     /* the end was said on the wire */

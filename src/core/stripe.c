@@ -31,11 +31,17 @@ void stripe_set_state(struct stripe *stripe, enum stripe_state state)
 	count_state(stripe, 1);
 }
 
+static void read_anew(struct stripe *stripe)
+{
+	stripe->in.drained = false;
+	stripe_read(stripe);
+}
+
 static void on_readable(struct ev_loop *loop, ev_io *io, int revents)
 {
 	(void)loop;
 	(void)revents;
-	stripe_read(io->data);
+	read_anew(io->data);
 }
 
 static void on_writable(struct ev_loop *loop, ev_io *io, int revents)
@@ -72,7 +78,41 @@ static void on_again(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	(void)loop;
 	(void)revents;
-	stripe_read(timer->data);
+	read_anew(timer->data);
+}
+
+static void flush_later(struct stripe *stripe)
+{
+	if (stripe->out.pending)
+		return;
+	stripe->out.pending = true;
+	TAILQ_INSERT_TAIL(&stripe->engine->unflushed, stripe, flush_link);
+}
+
+static void flush_no_more(struct stripe *stripe)
+{
+	if (!stripe->out.pending)
+		return;
+	stripe->out.pending = false;
+	TAILQ_REMOVE(&stripe->engine->unflushed, stripe, flush_link);
+}
+
+/* Sends what is waiting. Returns 1 when nothing is left, 0 when the socket is full, -1 with errno set. */
+static int push(struct stripe *stripe)
+{
+	struct stripe_out *out = &stripe->out;
+	struct hold_wrap wrap = {out->controls, out->before, (size_t)(out->queued - out->before)};
+	int result = hold_drain_wrapped(stripe->engine->pool, &out->datagram, stripe->fd, &wrap);
+
+	out->before = (uint16_t)wrap.before;
+	out->queued = (uint16_t)(wrap.before + wrap.behind);
+	if (out->queued > 0) {
+		memmove(out->controls, wrap.bytes, out->queued);
+	} else {
+		free(out->controls);
+		out->controls = NULL;
+	}
+	return result;
 }
 
 static int watch(struct stripe *stripe)
@@ -92,9 +132,9 @@ static void unwatch(struct stripe *stripe)
 	ev_io_stop(stripe->engine->loop, &stripe->wr);
 	ev_timer_stop(stripe->engine->loop, &stripe->leave_timer);
 	ev_timer_stop(stripe->engine->loop, &stripe->again);
-	hangup_remove(stripe->engine->hangup, stripe->fd);
 	counter_sub(&stripe->engine->counters.stripes_now, 1);
 	TAILQ_REMOVE(&stripe->engine->stripes, stripe, engine_link);
+	flush_no_more(stripe);
 	count_state(stripe, -1);
 }
 
@@ -133,6 +173,23 @@ void stripe_hold(struct stripe *stripe)
 void stripe_give_up(struct stripe *stripe)
 {
 	unwatch(stripe);
+	hangup_remove(stripe->engine->hangup, stripe->fd);
+}
+
+static void free_buffers(struct stripe *stripe)
+{
+	free(stripe->in.ahead.bytes);
+	free(stripe->out.controls);
+	stripe->in.ahead = (struct hold_ahead){0};
+	stripe->out.controls = NULL;
+	stripe->out.queued = stripe->out.before = 0;
+}
+
+void stripe_throw_away(struct stripe *stripe)
+{
+	sock_abort(stripe->fd);
+	free_buffers(stripe);
+	free(stripe);
 }
 
 int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner)
@@ -144,11 +201,12 @@ int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner)
 	if (watch(stripe) == 0) {
 		if (!stripe->out.writable)
 			ev_io_start(engine->loop, &stripe->wr);
+		else if (stripe->out.queued > 0)
+			flush_later(stripe);
 		return 0;
 	}
 	saved = errno;
-	sock_abort(stripe->fd);
-	free(stripe);
+	stripe_throw_away(stripe);
 	errno = saved;
 	return -1;
 }
@@ -158,12 +216,15 @@ void stripe_drop(struct stripe *stripe, bool clean)
 	if (stripe->closed)
 		return;
 	stripe->closed = true;
+	if (clean)
+		push(stripe);
 	unwatch(stripe);
 	hold_discard(stripe->engine->pool, &stripe->out.datagram);
 	if (clean)
 		close(stripe->fd);
 	else
 		sock_abort(stripe->fd);
+	free_buffers(stripe);
 	engine_bury(stripe->engine, &stripe->grave);
 }
 
@@ -204,31 +265,14 @@ void stripe_close_all(struct engine *engine)
 bool stripe_can_take(const struct stripe *stripe)
 {
 	return stripe->out.writable && !stripe->out.waits && !stripe->closed && !stripe->detach_sent && !stripe->detach_received &&
-	       !stripe->out.shut && hold_empty(&stripe->out.datagram) && stripe->out.queued == 0;
-}
-
-/* Returns 1 when all controls are sent, 0 when the socket is full, -1 on error. */
-static int flush_controls(struct stripe *stripe)
-{
-	struct stripe_out *out = &stripe->out;
-	ssize_t n;
-
-	while (out->queued > 0) {
-		n = send(stripe->fd, out->controls, out->queued, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0)
-			return errno == EAGAIN ? 0 : -1;
-		out->queued -= (uint16_t)n;
-		memmove(out->controls, out->controls + n, out->queued);
-	}
-	return 1;
+	       !stripe->out.shut && hold_empty(&stripe->out.datagram);
 }
 
 bool stripe_flush(struct stripe *stripe)
 {
-	int result = hold_drain(stripe->engine->pool, &stripe->out.datagram, stripe->fd);
+	int result = push(stripe);
 
-	if (result == 1)
-		result = flush_controls(stripe);
+	flush_no_more(stripe);
 	if (result < 0) {
 		stripe_close(stripe, false, strerror(errno));
 		return false;
@@ -246,9 +290,11 @@ bool stripe_queue(struct stripe *stripe, const struct control *control)
 	uint8_t bytes[DATAGRAM_HEADER + CONTROL_MAX];
 	struct stripe_out *out = &stripe->out;
 	size_t length = control_encode(bytes, control);
-	size_t room = sizeof(out->controls) - out->queued;
+	size_t room = STRIPE_CONTROL_QUEUE - out->queued;
 
 	if (length + (control->type == CONTROL_PONG ? CONTROL_QUEUE_RESERVE : 0) > room)
+		return false;
+	if (out->controls == NULL && (out->controls = malloc(STRIPE_CONTROL_QUEUE)) == NULL)
 		return false;
 	memcpy(out->controls + out->queued, bytes, length);
 	out->queued += (uint16_t)length;
@@ -259,8 +305,8 @@ void stripe_send(struct stripe *stripe, const struct control *control)
 {
 	if (stripe->closed)
 		return;
-	if (stripe_queue(stripe, control))
-		stripe_flush(stripe);
+	if (stripe_queue(stripe, control) || (stripe_flush(stripe) && stripe_queue(stripe, control)))
+		flush_later(stripe);
 	else if (control->type != CONTROL_PONG)
 		stripe_close(stripe, false, "the peer does not read");
 }
@@ -334,9 +380,14 @@ void stripe_leave(struct stripe *stripe, ev_tstamp timeout)
 		become_idle(stripe);
 		return;
 	}
-	/* A header may have been read already: the socket alone would not wake us for it. */
+	stripe_watch(stripe);
+}
+
+void stripe_watch(struct stripe *stripe)
+{
 	ev_io_start(stripe->engine->loop, &stripe->rd);
-	ev_feed_event(stripe->engine->loop, &stripe->rd, EV_READ);
+	if (stripe->in.parsed || stripe->in.ahead.n > 0)
+		ev_feed_event(stripe->engine->loop, &stripe->rd, EV_READ);
 }
 
 bool stripe_take_detach(struct stripe *stripe)
@@ -359,12 +410,6 @@ bool stripe_take_detach(struct stripe *stripe)
 	return true;
 }
 
-void stripe_push_header(struct stripe *stripe, const uint8_t *bytes, size_t n)
-{
-	memcpy(stripe->in.header, bytes, n);
-	stripe->in.have = (uint8_t)n;
-}
-
 /* Not ev_feed_event(): what is fed in a callback is called before the loop polls, or calls anything else. */
 void stripe_read_later(struct stripe *stripe)
 {
@@ -377,5 +422,6 @@ void stripe_read_later(struct stripe *stripe)
 void stripe_park(struct stripe *stripe)
 {
 	stripe->in.parked = true;
+	stripe->in.drained = false;
 	ev_io_stop(stripe->engine->loop, &stripe->rd);
 }

@@ -37,10 +37,14 @@ enum stripe_state {
 /* Control datagrams that wait to be sent. What a peer that reads can make us queue fits twice. */
 #define STRIPE_CONTROL_QUEUE 256
 
-/* The incoming half: a header, then the payload of a control datagram (into control) or of a data datagram (to the merge). */
+/* A payload of which this much is left goes through a pipe; less is copied. */
+#define STRIPE_BULK 16384
+
+/* The incoming half: a header, then the payload of a control datagram or of a data datagram (to the merge). */
 struct stripe_in {
-	uint8_t header[DATAGRAM_HEADER];
-	uint8_t have; /* bytes of the header */
+	struct hold_ahead ahead; /* with a buffer only while there are bytes in it */
+	bool drained; /* the socket had no more when it was last read, in this turn of the loop */
+	bool bulk;    /* the last data datagram was large: what may be spliced is not read ahead */
 	bool parsed;  /* datagram is valid: its payload comes next */
 	bool parked;  /* a data datagram that isn't due: not read */
 	bool eof;
@@ -48,14 +52,15 @@ struct stripe_in {
 	struct datagram datagram;
 	uint32_t left; /* bytes of the payload still to come */
 	uint32_t last; /* the last data serial here, 0 before the first */
-	uint8_t control[CONTROL_MAX];
 };
 
 /* The outgoing half: whole datagrams, controls between them. */
 struct stripe_out {
 	struct hold datagram; /* the data datagram that's being sent */
+	uint8_t *controls;    /* STRIPE_CONTROL_QUEUE bytes; NULL while none are queued */
 	uint16_t queued;      /* bytes in controls */
-	uint8_t controls[STRIPE_CONTROL_QUEUE];
+	uint16_t before;      /* of these, what is sent before the datagram */
+	bool pending;	      /* in engine->unflushed */
 	bool writable; /* may take data: not known to be full */
 	bool shut;     /* base protocol: FIN sent */
 	struct sock_path path;
@@ -75,8 +80,10 @@ struct stripe {
 	TAILQ_ENTRY(stripe) engine_link;
 	TAILQ_ENTRY(stripe) role_link;
 	ev_tstamp role_time;
+	uint32_t home; /* proxy: first word of the last token that was sent on it, 0 before the first */
 	struct group *group;
 	TAILQ_ENTRY(stripe) group_link;
+	TAILQ_ENTRY(stripe) flush_link;
 	int fd;
 	enum stripe_state state;
 	bool base;
@@ -103,6 +110,9 @@ void stripe_hold(struct stripe *stripe);
 void stripe_give_up(struct stripe *stripe);
 int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner);
 
+/* Resets and frees one that was given up. */
+void stripe_throw_away(struct stripe *stripe);
+
 /* Ends the stripe and its group, if it has one, telling the role. clean: with a FIN, else with a reset. */
 void stripe_close(struct stripe *stripe, bool clean, const char *why);
 
@@ -115,13 +125,16 @@ void stripe_set_state(struct stripe *stripe, enum stripe_state state);
 /* Ends it without a word to group or role: for their own use. */
 void stripe_drop(struct stripe *stripe, bool clean);
 
-/* Queues a control datagram, to be sent with the next that is. False if there's no room. */
+/* Queues a control datagram that leaves with whatever does next. False if there's no room. */
 bool stripe_queue(struct stripe *stripe, const struct control *control);
 
-/* Queues a control datagram and sends what can be sent. Ends the stripe if the peer doesn't read. */
+/*
+ * Queues a control datagram that leaves with the next data, or else before the loop waits: so one packet has what is said in one turn. Ends the
+ * stripe if the peer doesn't read.
+ */
 void stripe_send(struct stripe *stripe, const struct control *control);
 
-/* Sends what is waiting. True if nothing is left; false if something is, or if the stripe has ended. */
+/* Sends what is waiting now. True if nothing is left; false if something is, or if the stripe has ended. */
 bool stripe_flush(struct stripe *stripe);
 
 /* True if a new datagram may be given to it. */
@@ -142,14 +155,21 @@ void stripe_leave(struct stripe *stripe, ev_tstamp timeout);
 /* The peer's Detach has come. False: out of place. */
 bool stripe_take_detach(struct stripe *stripe);
 
+/* Reads on from the loop, also what was read ahead, for which the socket alone would not wake us. */
+void stripe_watch(struct stripe *stripe);
+
 /* Reads on, from the loop or after it was parked or held. */
 void stripe_read(struct stripe *stripe);
 
 /* The same when the loop comes round next: others get their turn first. */
 void stripe_read_later(struct stripe *stripe);
 
-/* The next header was read along with the payload that ended before it: n bytes of it. */
-void stripe_push_header(struct stripe *stripe, const uint8_t *bytes, size_t n);
+/* True if it is known by now that data comes next. */
+bool stripe_data_is_next(const struct stripe *stripe);
+
+/* Makes sure that there is a buffer for what is read ahead, and releases it if it is empty. False: out of memory. */
+bool stripe_borrow_ahead(struct stripe *stripe);
+void stripe_release_ahead(struct stripe *stripe);
 
 /* Stops reading until stripe_read(). */
 void stripe_park(struct stripe *stripe);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -61,7 +62,7 @@ static int read_failed(struct stripe *stripe, ssize_t n)
 		return 0;
 	if (n < 0)
 		stripe_close(stripe, false, strerror(errno));
-	else if (stripe->base && stripe->state == STRIPE_BOUND && stripe->in.have == 0 && !stripe->in.parsed) {
+	else if (stripe->base && stripe->state == STRIPE_BOUND && stripe->in.ahead.n == 0 && !stripe->in.parsed) {
 		stripe->in.eof = true;
 		ev_io_stop(stripe->engine->loop, &stripe->rd);
 		merge_stripe_ended(stripe->group);
@@ -71,20 +72,90 @@ static int read_failed(struct stripe *stripe, ssize_t n)
 	return -1;
 }
 
+bool stripe_borrow_ahead(struct stripe *stripe)
+{
+	struct hold_ahead *ahead = &stripe->in.ahead, *spare = &stripe->engine->spare;
+
+	if (ahead->bytes != NULL)
+		return true;
+	*ahead = (struct hold_ahead){.bytes = spare->bytes, .size = HOLD_AHEAD};
+	spare->bytes = NULL;
+	if (ahead->bytes == NULL)
+		ahead->bytes = malloc(HOLD_AHEAD);
+	if (ahead->bytes == NULL)
+		ahead->size = 0;
+	return ahead->bytes != NULL;
+}
+
+void stripe_release_ahead(struct stripe *stripe)
+{
+	struct hold_ahead *ahead = &stripe->in.ahead, *spare = &stripe->engine->spare;
+
+	if (ahead->bytes == NULL || ahead->n > 0)
+		return;
+	if (spare->bytes == NULL)
+		spare->bytes = ahead->bytes;
+	else
+		free(ahead->bytes);
+	*ahead = (struct hold_ahead){0};
+}
+
+/* Makes sure that n bytes are read ahead, and takes more along where that can't spoil a splice. */
+static int read_ahead(struct stripe *stripe, size_t n)
+{
+	struct stripe_in *in = &stripe->in;
+	struct hold_ahead *ahead = &in->ahead;
+	size_t room;
+	ssize_t got;
+
+	if (ahead->n >= n)
+		return 1;
+	if (in->drained)
+		return 0;
+	if (!stripe_borrow_ahead(stripe)) {
+		stripe_close(stripe, false, "out of memory");
+		return -1;
+	}
+	memmove(ahead->bytes, ahead->bytes + ahead->start, ahead->n);
+	ahead->start = 0;
+	room = (in->bulk ? n : HOLD_AHEAD) - ahead->n;
+	got = recv(stripe->fd, ahead->bytes + ahead->n, room, MSG_DONTWAIT);
+	if (got <= 0)
+		return read_failed(stripe, got);
+	ahead->n += (uint16_t)got;
+	in->drained = (size_t)got < room;
+	return ahead->n >= n ? 1 : 0;
+}
+
+bool stripe_data_is_next(const struct stripe *stripe)
+{
+	const struct stripe_in *in = &stripe->in;
+
+	if (in->parsed)
+		return in->datagram.serial != SERIAL_CONTROL;
+	return in->ahead.n >= DATAGRAM_HEADER &&
+	       datagram_decode(in->ahead.bytes + in->ahead.start).serial != SERIAL_CONTROL;
+}
+
+static void take_ahead(struct hold_ahead *ahead, size_t n)
+{
+	ahead->start += (uint16_t)n;
+	ahead->n -= (uint16_t)n;
+}
+
 static int read_control(struct stripe *stripe)
 {
 	struct stripe_in *in = &stripe->in;
+	const uint8_t *body;
 	struct control control;
-	size_t have = in->datagram.size - in->left;
-	ssize_t n = recv(stripe->fd, in->control + have, in->left, MSG_DONTWAIT);
+	int result = read_ahead(stripe, in->datagram.size);
 
-	if (n <= 0)
-		return read_failed(stripe, n);
-	in->left -= (uint32_t)n;
-	if (in->left > 0)
-		return 1;
+	if (result != 1)
+		return result;
+	body = in->ahead.bytes + in->ahead.start;
+	take_ahead(&in->ahead, in->datagram.size);
 	in->parsed = false;
-	switch (control_decode(&control, in->control, in->datagram.size)) {
+	switch (control_decode(&control, body, in->datagram.size)) {
 	case CONTROL_SKIP:
 		return 1;
 	case CONTROL_OK:
@@ -104,8 +175,11 @@ static int read_control(struct stripe *stripe)
 static int drop_payload(struct stripe *stripe)
 {
 	struct stripe_in *in = &stripe->in;
+	size_t lead = in->left < in->ahead.n ? in->left : in->ahead.n;
 	ssize_t n;
 
+	take_ahead(&in->ahead, lead);
+	in->left -= (uint32_t)lead;
 	if (in->left > 0) {
 		n = hold_skip(stripe->engine->pool, stripe->fd, in->left);
 		if (n <= 0)
@@ -152,24 +226,20 @@ static bool header_is_sane(const struct stripe *stripe, const struct datagram *d
 static int read_header(struct stripe *stripe)
 {
 	struct stripe_in *in = &stripe->in;
-	ssize_t n;
+	int result = read_ahead(stripe, DATAGRAM_HEADER);
 
-	if (in->have < DATAGRAM_HEADER) {
-		n = recv(stripe->fd, in->header + in->have, DATAGRAM_HEADER - in->have, MSG_DONTWAIT);
-		if (n <= 0)
-			return read_failed(stripe, n);
-		in->have += (uint8_t)n;
-		if (in->have < DATAGRAM_HEADER)
-			return 1;
-	}
-	in->datagram = datagram_decode(in->header);
-	in->have = 0;
+	if (result != 1)
+		return result;
+	in->datagram = datagram_decode(in->ahead.bytes + in->ahead.start);
+	take_ahead(&in->ahead, DATAGRAM_HEADER);
 	if (!header_is_sane(stripe, &in->datagram)) {
 		violate(stripe, "malformed datagram header");
 		return -1;
 	}
 	in->left = in->datagram.size;
 	in->parsed = true;
+	if (in->datagram.serial != SERIAL_CONTROL)
+		in->bulk = in->left >= STRIPE_BULK;
 	return 1;
 }
 
@@ -181,7 +251,7 @@ void stripe_read(struct stripe *stripe)
 	for (unsigned i = 0; result == 1 && !in->parked && !in->eof && !stripe->closed; i++) {
 		if (i == READ_BUDGET) {
 			stripe_read_later(stripe);
-			return;
+			break;
 		}
 		if (!in->parsed)
 			result = read_header(stripe);
@@ -192,4 +262,5 @@ void stripe_read(struct stripe *stripe)
 	}
 	if (result == 0)
 		ev_io_start(stripe->engine->loop, &stripe->rd);
+	stripe_release_ahead(stripe);
 }

@@ -285,7 +285,12 @@ static void on_readable(struct ev_loop *loop, ev_io *io, int events)
 	(void)loop;
 	(void)events;
 	for (unsigned i = 0; i < READS_PER_WAKEUP; i++) {
-		if (read_datagram(ct) == 0 || errno == EINTR)
+		if (read_datagram(ct) == 0) {
+			if (ct->outstanding == 0)
+				return;
+			continue;
+		}
+		if (errno == EINTR)
 			continue;
 		if (errno == ENOBUFS) {
 			ct->overrun = true;
@@ -441,6 +446,9 @@ int conntrack_ask(struct conntrack *ct, struct conntrack_query *query, const uni
 	ev_timer_init(&query->timer, on_timeout, ct->timeout, 0.);
 	query->timer.data = query;
 	link_query(ct, query);
+	/* The answer is there already: no need to wait until the loop polls. */
+	if (ev_is_active(&ct->io))
+		ev_feed_event(ct->loop, &ct->io, EV_READ);
 	return 0;
 }
 

@@ -40,7 +40,7 @@ struct hold_pool {
 	unsigned pipes, pipes_idle, pipes_max;
 	unsigned buffers, buffers_idle, buffers_max;
 	struct waiter_list waiters;
-	uint8_t scratch[HOLD_BUFFER + HOLD_PREFIX]; /* what passes without rest */
+	uint8_t scratch[HOLD_BUFFER + HOLD_AHEAD]; /* what passes without rest */
 	ev_timer wake; /* never started: only fed, so that waiters are called from the loop */
 };
 
@@ -279,6 +279,23 @@ ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max,
 	return n;
 }
 
+ssize_t hold_top_up(struct hold *hold, int fd, size_t max)
+{
+	struct hold_buffer *buffer = hold->buffer;
+	size_t room;
+	ssize_t n;
+
+	room = max < HOLD_BUFFER ? max : HOLD_BUFFER;
+	if (buffer == NULL || hold->length >= room) {
+		errno = ENOBUFS;
+		return -1;
+	}
+	n = recv(fd, buffer->bytes + buffer->start + hold->length, room - hold->length, MSG_DONTWAIT);
+	if (n > 0)
+		hold->length += (uint32_t)n;
+	return n;
+}
+
 void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX])
 {
 	if (hold->buffer != NULL) {
@@ -298,74 +315,142 @@ ssize_t hold_skip(struct hold_pool *pool, int fd, size_t max)
 		    MSG_DONTWAIT | MSG_TRUNC);
 }
 
-enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, uint8_t tail[HOLD_PREFIX],
-			   size_t *tail_n)
+static void take_ahead(struct hold_ahead *ahead, size_t n)
 {
-	ssize_t there, sent;
-	size_t want;
+	ahead->start += (uint16_t)n;
+	ahead->n -= (uint16_t)n;
+}
 
-	*n = *tail_n = 0;
-	there = recv(from, pool->scratch, max <= HOLD_BUFFER ? max + HOLD_PREFIX : HOLD_BUFFER,
-		     MSG_DONTWAIT | MSG_PEEK);
-	if (there == 0)
-		return HOLD_FROM_ENDED;
-	if (there < 0)
-		return errno == EAGAIN ? HOLD_FROM_EMPTY : HOLD_FROM_FAILED;
-	want = (size_t)there < max ? (size_t)there : max;
-	sent = send(to, pool->scratch, want, MSG_DONTWAIT | MSG_NOSIGNAL);
+/* What was peeked at is behind what was read ahead, in the scratch; sent bytes of both have gone. Reads the next tail bytes, too. */
+static bool take_sent(struct hold_pool *pool, int from, struct hold_ahead *ahead, size_t sent, size_t tail)
+{
+	size_t lead = ahead->n < sent ? ahead->n : sent;
+
+	take_ahead(ahead, lead);
+	if (tail > 0) {
+		memcpy(ahead->bytes, pool->scratch + sent, tail);
+		ahead->start = 0;
+		ahead->n = (uint16_t)tail;
+	}
+	tail += sent - lead;
+	return tail == 0 || hold_skip(pool, from, tail) == (ssize_t)tail;
+}
+
+enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, struct hold_ahead *ahead,
+			   size_t tail, bool more)
+{
+	size_t lead = ahead->n < max ? ahead->n : max, there = lead, want, room;
+	ssize_t sent, peeked = 0;
+
+	*n = 0;
+	if (tail > ahead->size)
+		tail = ahead->size;
+	if (lead > 0)
+		memcpy(pool->scratch, ahead->bytes + ahead->start, lead);
+	if (lead < max) {
+		room = max <= HOLD_BUFFER ? max + tail - lead : HOLD_BUFFER - lead;
+		peeked = recv(from, pool->scratch + lead, room, MSG_DONTWAIT | MSG_PEEK);
+		if (peeked == 0)
+			return HOLD_FROM_ENDED;
+		if (peeked < 0 && errno != EAGAIN)
+			return HOLD_FROM_FAILED;
+		if (peeked < 0 && lead == 0)
+			return HOLD_FROM_EMPTY;
+		there += peeked > 0 ? (size_t)peeked : 0;
+	}
+	want = there < max ? there : max;
+	sent = send(to, pool->scratch, want, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
 	if (sent < 0)
 		return errno == EAGAIN ? HOLD_TO_FULL : HOLD_TO_FAILED;
 	*n = (size_t)sent;
-	if (*n == max) {
-		*tail_n = (size_t)there - max;
-		memcpy(tail, pool->scratch + max, *tail_n);
-	}
-	if (hold_skip(pool, from, *n + *tail_n) != (ssize_t)(*n + *tail_n))
+	if (!take_sent(pool, from, ahead, *n, *n == max && lead < max ? there - max : 0))
 		return HOLD_FROM_FAILED;
-	return *n < want ? HOLD_TO_FULL : HOLD_PASSED;
+	if (*n < want)
+		return HOLD_TO_FULL;
+	return *n < max && *n < HOLD_BUFFER ? HOLD_FROM_EMPTY : HOLD_PASSED;
 }
 
-static ssize_t drain_prefix(struct hold *hold, int fd)
+static ssize_t splice_out(struct hold *hold, int fd)
 {
-	/* More is certain only if there's payload: MSG_MORE would hold a lone header back. */
-	int more = hold->length > 0 ? MSG_MORE : 0;
-	ssize_t n = send(fd, hold->prefix + HOLD_PREFIX - hold->prefix_left, hold->prefix_left,
-			 MSG_DONTWAIT | MSG_NOSIGNAL | more);
+	ssize_t n = splice(hold->pipe->out, NULL, fd, NULL, hold->length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 	if (n > 0)
-		hold->prefix_left -= (uint8_t)n;
-	return n;
-}
-
-static ssize_t drain_bytes(struct hold *hold, int fd)
-{
-	ssize_t n;
-
-	if (hold->pipe != NULL)
-		n = splice(hold->pipe->out, NULL, fd, NULL, hold->length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-	else
-		n = send(fd, hold->buffer->bytes + hold->buffer->start, hold->length, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n > 0) {
 		hold->length -= (uint32_t)n;
-		if (hold->buffer != NULL)
-			hold->buffer->start += (uint32_t)n;
-	}
 	return n;
 }
 
-int hold_drain(struct hold_pool *pool, struct hold *hold, int fd)
+static size_t take_off(size_t *count, size_t n)
+{
+	size_t part = n < *count ? n : *count;
+
+	*count -= part;
+	return n - part;
+}
+
+static void take_gone(struct hold *hold, struct hold_wrap *wrap, size_t n)
+{
+	size_t left = take_off(&wrap->before, n), gone;
+
+	wrap->bytes += n - left;
+	if (hold->buffer != NULL) {
+		gone = left < hold->length ? left : hold->length;
+		hold->buffer->start += (uint32_t)gone;
+		hold->length -= (uint32_t)gone;
+	} else {
+		gone = left < hold->prefix_left ? left : hold->prefix_left;
+		hold->prefix_left -= (uint8_t)gone;
+	}
+	left -= gone;
+	wrap->bytes += left;
+	take_off(&wrap->behind, left);
+}
+
+/* Sends what is in memory, up to what is in a pipe. */
+static ssize_t send_parts(struct hold *hold, int fd, struct hold_wrap *wrap)
+{
+	bool pipe = hold->pipe != NULL && hold->length > 0;
+	struct iovec parts[3];
+	struct msghdr message = {.msg_iov = parts};
+	ssize_t n;
+
+	if (wrap->before > 0)
+		parts[message.msg_iovlen++] = (struct iovec){(void *)wrap->bytes, wrap->before};
+	if (hold->buffer != NULL)
+		parts[message.msg_iovlen++] = (struct iovec){hold->buffer->bytes + hold->buffer->start, hold->length};
+	else if (hold->prefix_left > 0)
+		parts[message.msg_iovlen++] = (struct iovec){hold->prefix + HOLD_PREFIX - hold->prefix_left, hold->prefix_left};
+	if (!pipe && wrap->behind > 0)
+		parts[message.msg_iovlen++] = (struct iovec){(void *)(wrap->bytes + wrap->before), wrap->behind};
+	/* More is certain only if there's payload: MSG_MORE would hold a lone header back. */
+	n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (pipe ? MSG_MORE : 0));
+	if (n > 0)
+		take_gone(hold, wrap, (size_t)n);
+	return n;
+}
+
+int hold_drain_wrapped(struct hold_pool *pool, struct hold *hold, int fd, struct hold_wrap *wrap)
 {
 	ssize_t n;
 
-	while (!hold_empty(hold)) {
-		n = hold->prefix_left > 0 ? drain_prefix(hold, fd) : drain_bytes(hold, fd);
+	while (!hold_empty(hold) || wrap->before + wrap->behind > 0) {
+		if (hold->pipe != NULL && hold->prefix_left == 0 && wrap->before == 0 && hold->length > 0)
+			n = splice_out(hold, fd);
+		else
+			n = send_parts(hold, fd, wrap);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -1;
+		settle(pool, hold);
 	}
-	settle(pool, hold);
 	return 1;
+}
+
+int hold_drain(struct hold_pool *pool, struct hold *hold, int fd)
+{
+	struct hold_wrap nothing = {0};
+
+	return hold_drain_wrapped(pool, hold, fd, &nothing);
 }
 
 void hold_discard(struct hold_pool *pool, struct hold *hold)

@@ -15,6 +15,7 @@
  */
 #define HOLD_BUFFER 65536u /* most bytes that a fill by copying takes */
 #define HOLD_PREFIX 8u	   /* bytes that can be put in front: a datagram's header */
+#define HOLD_AHEAD 2048u   /* most bytes that are read ahead */
 
 struct hold {
 	struct hold_pipe *pipe;
@@ -65,21 +66,34 @@ void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX]);
  */
 ssize_t hold_splice(struct hold_pool *pool, struct hold *hold, int fd, size_t max);
 
+/*
+ * Copies more behind what a fill has brought into a buffer, up to max bytes in all; so that the end of the stream, where it has come, is known
+ * before the bytes leave. Returns as recv(2) does; -1 with ENOBUFS if they are in a pipe or there is no room.
+ */
+ssize_t hold_top_up(struct hold *hold, int fd, size_t max);
+
 enum hold_passed {
 	HOLD_PASSED,
-	HOLD_FROM_EMPTY,
+	HOLD_FROM_EMPTY, /* all that was there was passed */
 	HOLD_FROM_ENDED,
 	HOLD_FROM_FAILED, /* errno */
 	HOLD_TO_FULL,	  /* not all that was there was passed */
 	HOLD_TO_FAILED,	  /* errno */
 };
 
+/* Bytes of a socket that were read ahead of their turn. */
+struct hold_ahead {
+	uint8_t *bytes;
+	uint16_t start, n, size; /* the n from start on are still to be taken; of size */
+};
+
 /*
- * Copies up to max bytes from one socket to another without holding any: what to doesn't take stays in from, so that a reader who is slow, or has stopped,
- * costs no memory here. If all max were passed, up to HOLD_PREFIX bytes that follow them are read into tail. *n and *tail_n say how many.
+ * Copies up to max bytes from one socket to another, those read ahead first, without holding any: what to doesn't take stays where it was, so that a
+ * reader who is slow, or has stopped, costs no memory here. If all max were passed, up to tail bytes that follow them in the socket, as far as there's
+ * room, are read ahead. *n says how many were passed. more: the end of the stream follows them at once, and shall leave in the same packet.
  */
-enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, uint8_t tail[HOLD_PREFIX],
-			   size_t *tail_n);
+enum hold_passed hold_pass(struct hold_pool *pool, int from, int to, size_t max, size_t *n, struct hold_ahead *ahead,
+			   size_t tail, bool more);
 
 /* Throws away up to max bytes that the socket fd has. Returns as recv(2) does. */
 ssize_t hold_skip(struct hold_pool *pool, int fd, size_t max);
@@ -89,6 +103,15 @@ ssize_t hold_skip(struct hold_pool *pool, int fd, size_t max);
  * error in errno.
  */
 int hold_drain(struct hold_pool *pool, struct hold *hold, int fd);
+
+/* Bytes that go out along with a hold's: those before it, then, next to them in memory, those behind it. What was sent is taken off. */
+struct hold_wrap {
+	const uint8_t *bytes;
+	size_t before, behind;
+};
+
+/* As hold_drain(), with what's around it, in as few calls as it can. */
+int hold_drain_wrapped(struct hold_pool *pool, struct hold *hold, int fd, struct hold_wrap *wrap);
 
 /* Forgets the bytes. */
 void hold_discard(struct hold_pool *pool, struct hold *hold);

@@ -86,7 +86,7 @@ int sock_accept(int listener, union addr *peer)
 	return fd;
 }
 
-int sock_connect(const union addr *a, const char *congestion)
+int sock_connect(const union addr *a, const char *congestion, bool talks)
 {
 	int fd = tcp_socket(a);
 
@@ -97,6 +97,9 @@ int sock_connect(const union addr *a, const char *congestion)
 		sock_tune_stripe(fd, congestion);
 	else
 		sock_tune_local(fd);
+	/* tcp_rcv_synsent_state_process() in net/ipv4/tcp_input.c: in "pingpong mode" it's put off. */
+	if (talks)
+		set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
 	if (connect(fd, &a->sa, addr_length(a)) < 0 && errno != EINPROGRESS)
 		return fail(fd);
 	return fd;

@@ -24,9 +24,10 @@ int sock_accept(int listener, union addr *peer);
 
 /*
  * Begins to connect to a; congestion: algorithm's name, or NULL for the default. Returns the socket, connected or on its way
- * (wait until it's writable, then ask sock_error()), or -1.
+ * (wait until it's writable, then ask sock_error()), or -1. talks: there will be something to send as soon as it stands, with which the
+ * handshake's last acknowledgement can go.
  */
-int sock_connect(const union addr *a, const char *congestion);
+int sock_connect(const union addr *a, const char *congestion, bool talks);
 
 /* The error that is pending on the socket (and clears it), 0 if none. */
 int sock_error(int fd);

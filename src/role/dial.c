@@ -167,7 +167,7 @@ struct dial *dial_start(struct ev_loop *loop, const struct dial_plan *plan, dial
 	dial->plan = *plan;
 	dial->done = done;
 	dial->arg = arg;
-	dial->fd = sock_connect(plan->relay, plan->congestion);
+	dial->fd = sock_connect(plan->relay, plan->congestion, true);
 	if (dial->fd < 0) {
 		int saved = errno;
 

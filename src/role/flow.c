@@ -141,6 +141,9 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 
 	if (flow->opener == NULL) {
 		flow->opener = stripe;
+		/* So a relay of several workers need not move it. Where stripes join they are mixed anew. */
+		if (stripe->home != 0 && flow->fan.target == 1)
+			memcpy(flow->token, &stripe->home, sizeof(stripe->home));
 		control.type = CONTROL_OPEN;
 		memcpy(control.open.token, flow->token, TOKEN_SIZE);
 		control.open.destination = flow->destination;
@@ -151,6 +154,7 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 		control.type = CONTROL_JOIN;
 		memcpy(control.join.token, flow->token, TOKEN_SIZE);
 	}
+	memcpy(&stripe->home, flow->token, sizeof(stripe->home));
 	group_add(flow->group, stripe, &control);
 }
 
@@ -289,6 +293,9 @@ static void open_group(struct flow *flow)
 	randombytes_buf(flow->token, sizeof(flow->token));
 	fan_init(&flow->fan, first_share(flow), proxy->settings->stripes_min, proxy->settings->stripes);
 	follow_fan(flow);
+	/* What the client has said meanwhile leaves along with Open. */
+	if (!group->ended)
+		spread_pump(group);
 }
 
 static void no_destination(struct flow *flow, const char *why)
@@ -301,7 +308,7 @@ static void no_destination(struct flow *flow, const char *why)
 /* To connect to ourselves would go on until descriptors run out. */
 static bool is_our_listener(const struct flow *flow, const union addr *a)
 {
-	return addr_port(a) == addr_port(&flow->proxy->settings->listen) && addr_is_local(a);
+	return addr_port(a) == addr_port(&flow->proxy->settings->listen) && addr_is_local(-1, a);
 }
 
 static void on_conntrack(void *arg, int error, const struct conntrack_answer *answer)

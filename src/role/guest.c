@@ -172,8 +172,7 @@ void guest_arrives(struct relay *relay, struct handover *handover)
 	struct guest *guest = guest_make(relay, &handover->peer, handover->key_id);
 
 	if (guest == NULL) {
-		sock_abort(stripe->fd);
-		free(stripe);
+		stripe_throw_away(stripe);
 		return;
 	}
 	guest->stripe = stripe;

@@ -184,6 +184,7 @@ struct relay *relay_new(struct engine *engine, const struct relay_settings *sett
 	relay->settings = settings;
 	relay->team = team;
 	relay->index = index;
+	relay->routes = addr_open_routes();
 	relay->front = front;
 	relay->next_number = index == 0 ? team_size(team) : index;
 	TAILQ_INIT(&relay->idle);
@@ -249,6 +250,8 @@ void relay_free(struct relay *relay)
 	team_leave(relay->team, relay->index);
 	ev_timer_stop(relay->engine->loop, &relay->front->sweep);
 	ev_prepare_stop(relay->engine->loop, &relay->front->send_leaving);
+	if (relay->routes >= 0)
+		close(relay->routes);
 	free(relay->front);
 	free(relay);
 }

@@ -10,7 +10,10 @@
 #include "role/service.h"
 #include "wire/bytes.h"
 
-bool service_forbidden(const struct relay_settings *settings, const union addr *destination)
+/* Seconds that the news of a connection waits for data. */
+#define NEWS_WAIT 0.01
+
+bool service_forbidden(const struct relay_settings *settings, int routes, const union addr *destination)
 {
 	switch (rules_judge(&settings->rules, destination)) {
 	case RULES_ALLOW:
@@ -21,7 +24,7 @@ bool service_forbidden(const struct relay_settings *settings, const union addr *
 		break;
 	}
 	return addr_is_loopback(destination) || addr_is_link_local(destination) || addr_is_multicast(destination) ||
-	       addr_is_unspecified(destination) || addr_is_local(destination);
+	       addr_is_unspecified(destination) || addr_is_local(routes, destination);
 }
 
 static void tell(const struct service *service, const char *what, const char *more)
@@ -115,6 +118,38 @@ static void on_connect_timeout(struct ev_loop *loop, ev_timer *timer, int revent
 	connect_failed(timer->data, ETIMEDOUT);
 }
 
+/* What may still wait on the first stripe comes before what others carry. */
+static void flush_opener(struct service *service)
+{
+	struct stripe *opener = TAILQ_FIRST(&service->group->stripes);
+
+	if (opener != NULL)
+		stripe_flush(opener);
+}
+
+/* The server hasn't said anything yet that the news could go out with. */
+static void on_news_wait(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	flush_opener(timer->data);
+}
+
+/* Number and Connected, of which the proxy is in no hurry to hear: they wait a little for data of the server's. */
+static void tell_connected(struct service *service)
+{
+	const struct control connected = {.type = CONTROL_CONNECTED};
+	struct group *group = service->group;
+
+	if (group->base || group->stripe_count != 1 || !stripe_queue(TAILQ_FIRST(&group->stripes), &connected)) {
+		tell_proxy(service, &connected);
+		return;
+	}
+	ev_set_cb(&service->timer, on_news_wait);
+	ev_timer_set(&service->timer, NEWS_WAIT, 0.);
+	ev_timer_start(service->relay->engine->loop, &service->timer);
+}
+
 static void on_connected(struct ev_loop *loop, ev_io *io, int revents)
 {
 	struct service *service = io->data;
@@ -133,7 +168,7 @@ static void on_connected(struct ev_loop *loop, ev_io *io, int revents)
 	service->fd = -1;
 	group_set_local(group, fd);
 	if (!group->ended)
-		tell_proxy(service, &(struct control){.type = CONTROL_CONNECTED});
+		tell_connected(service);
 	if (error != 0)
 		group_local_failed(group, error);
 	else
@@ -143,8 +178,9 @@ static void on_connected(struct ev_loop *loop, ev_io *io, int revents)
 static void start_connecting(struct service *service)
 {
 	struct ev_loop *loop = service->relay->engine->loop;
+	const struct stripe *opener = TAILQ_FIRST(&service->group->stripes);
 
-	service->fd = sock_connect(&service->destination, NULL);
+	service->fd = sock_connect(&service->destination, NULL, stripe_data_is_next(opener));
 	if (service->fd < 0) {
 		connect_failed(service, errno);
 		return;
@@ -212,10 +248,15 @@ static void bind_stripe(struct service *service, struct stripe *stripe, bool at_
 {
 	const struct control number = {.type = CONTROL_NUMBER, .number = {.number = service->number}};
 
-	if (!at_once && stripe_queue(stripe, &number))
+	if (!at_once && stripe_queue(stripe, &number)) {
 		group_add(service->group, stripe, NULL);
-	else
+		return;
+	}
+	flush_opener(service);
+	if (!service->group->ended)
 		group_add(service->group, stripe, &number);
+	else
+		service_refuse(stripe, REASON_NO_GROUP);
 }
 
 /* The Joins that were faster than their Open. service NULL: it was refused. */
@@ -271,7 +312,7 @@ bool service_open(struct relay *relay, struct stripe *stripe, const struct contr
 	service = NULL;
 	if (relay->draining) {
 		refuse_open(relay, stripe, open, REASON_SHUTDOWN);
-	} else if (service_forbidden(relay->settings, &destination)) {
+	} else if (service_forbidden(relay->settings, relay->routes, &destination)) {
 		refuse_open(relay, stripe, open, REASON_FORBIDDEN);
 	} else if (relay->service_count >= relay->settings->max_groups ||
 		   (service = service_new(relay, false)) == NULL) {

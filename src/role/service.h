@@ -53,6 +53,7 @@ struct relay {
 	const struct relay_settings *settings;
 	struct relay_team *team;
 	unsigned index;
+	int routes; /* to ask whether a destination is this host itself */
 	struct relay_front *front; /* relay.c's own */
 	struct stripe_list idle, held; /* the oldest first */
 	struct leaving_list leaving;
@@ -77,8 +78,8 @@ void service_take_base(struct relay *relay, int fd, uint32_t number, const union
 /* Turns away a stripe that asked for a group. */
 void service_refuse(struct stripe *stripe, enum reason reason);
 
-/* True if the rules, or the default ones, forbid to connect there. */
-bool service_forbidden(const struct relay_settings *settings, const union addr *destination);
+/* True if the rules, or the default ones, forbid to connect there. routes: as for addr_is_local(). */
+bool service_forbidden(const struct relay_settings *settings, int routes, const union addr *destination);
 
 void service_abort(struct service *service);
 

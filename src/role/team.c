@@ -88,12 +88,10 @@ void team_join(struct relay_team *team, unsigned index, struct ev_loop *loop, te
 
 static void throw_away(struct handover *handover)
 {
-	if (handover->stripe != NULL) {
-		sock_abort(handover->stripe->fd);
-		free(handover->stripe);
-	} else {
+	if (handover->stripe != NULL)
+		stripe_throw_away(handover->stripe);
+	else
 		sock_abort(handover->fd);
-	}
 	free(handover);
 }
 

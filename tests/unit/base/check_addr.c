@@ -351,7 +351,7 @@ START_TEST(test_kinds_of_none)
 
 	ck_assert(!addr_is_loopback(&none) && !addr_is_link_local(&none) &&
 		  !addr_is_multicast(&none) && !addr_is_unspecified(&none) &&
-		  !addr_is_local(&none));
+		  !addr_is_local(-1, &none));
 }
 END_TEST
 
@@ -364,13 +364,13 @@ START_TEST(test_local)
 	struct ifaddrs *all;
 
 	inet_pton(AF_INET6, "::ffff:127.0.0.1", &mapped.in6.sin6_addr);
-	ck_assert(addr_is_local(&loopback));
-	ck_assert(addr_is_local(&other));
-	ck_assert(addr_is_local(&mapped));
+	ck_assert(addr_is_local(-1, &loopback));
+	ck_assert(addr_is_local(-1, &other));
+	ck_assert(addr_is_local(-1, &mapped));
 	for (size_t i = 0; i < COUNT(remote); i++) {
 		union addr a = parsed(remote[i]);
 
-		ck_assert_msg(!addr_is_local(&a), "%s", remote[i]);
+		ck_assert_msg(!addr_is_local(-1, &a), "%s", remote[i]);
 	}
 	ck_assert_int_eq(getifaddrs(&all), 0);
 	for (struct ifaddrs *i = all; i; i = i->ifa_next) {
@@ -382,7 +382,7 @@ START_TEST(test_local)
 			continue;
 		a.sa.sa_family = i->ifa_addr->sa_family;
 		memcpy(&a, i->ifa_addr, addr_length(&a));
-		ck_assert_msg(addr_is_local(&a) || addr_is_link_local(&a), "%s",
+		ck_assert_msg(addr_is_local(-1, &a) || addr_is_link_local(&a), "%s",
 			      addr_format(&a, text));
 	}
 	freeifaddrs(all);
@@ -398,9 +398,9 @@ START_TEST(test_local_without_descriptors)
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &usual), 0);
 	none = usual;
 	none.rlim_cur = 0;
-	ck_assert(!addr_is_local(&a));
+	ck_assert(!addr_is_local(-1, &a));
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
-	ck_assert(addr_is_local(&a));
+	ck_assert(addr_is_local(-1, &a));
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &usual), 0);
 }
 END_TEST

@@ -100,9 +100,9 @@ START_TEST(test_stripe)
 	s[2]->detach_received = true;
 	ck_assert_ptr_null(choose_stripe(pair.a.group));
 	s[2]->detach_received = false;
-	s[2]->out.queued = 1;
+	s[2]->out.shut = true;
 	ck_assert_ptr_null(choose_stripe(pair.a.group));
-	s[2]->out.queued = 0;
+	s[2]->out.shut = false;
 	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[2]);
 	pair_close(&pair);
 }

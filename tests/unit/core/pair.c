@@ -31,7 +31,7 @@ void tcp_pair(int fds[2])
 
 	ck_assert_int_ge(listener, 0);
 	ck_assert_int_eq(sock_local(listener, &a), 0);
-	fds[0] = sock_connect(&a, NULL);
+	fds[0] = sock_connect(&a, NULL, false);
 	ck_assert_int_ge(fds[0], 0);
 	do
 		fds[1] = sock_accept(listener, &peer);

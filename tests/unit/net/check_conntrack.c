@@ -647,7 +647,7 @@ static void ask_kernel(struct result *r, uint16_t zone)
 	ck_assert_msg(ct != NULL, "conntrack_new: %s", strerror(errno));
 	ask(r);
 	while (r->calls == 0)
-		ev_run(loop, EVRUN_ONCE);
+		ev_run(loop, EVRUN_NOWAIT);
 	conntrack_free(ct);
 	ev_loop_destroy(loop);
 }
@@ -739,7 +739,7 @@ START_TEST(test_other_sender)
 			 (ssize_t)size);
 	ask(&r);
 	while (r.calls == 0)
-		ev_run(loop, EVRUN_ONCE);
+		ev_run(loop, EVRUN_NOWAIT);
 	ck_assert_int_eq(r.error, ENOENT);
 	conntrack_free(ct);
 	close(forger);

@@ -342,24 +342,64 @@ END_TEST
 START_TEST(test_pass)
 {
 	struct bench bench;
-	uint8_t tail[HOLD_PREFIX];
-	size_t n, tail_n;
+	uint8_t bytes[16];
+	struct hold_ahead ahead = {.bytes = bytes, .size = sizeof(bytes)};
+	size_t n;
 
 	(void)_i;
 	open_bench(&bench, 4, false);
-	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, tail, &tail_n), HOLD_FROM_EMPTY);
-	ck_assert_uint_eq(n + tail_n, 0);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, &ahead, 8, false), HOLD_FROM_EMPTY);
+	ck_assert_uint_eq(n + ahead.n, 0);
 	give(&bench, "payloadHEADER", 13);
-	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, tail, &tail_n), HOLD_PASSED);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, &ahead, 8, false), HOLD_PASSED);
 	ck_assert_uint_eq(n, 7);
-	ck_assert_uint_eq(tail_n, 6);
-	ck_assert_mem_eq(tail, "HEADER", 6);
+	ck_assert_uint_eq(ahead.n, 6);
+	ck_assert_mem_eq(ahead.bytes, "HEADER", 6);
 	expect(&bench, "payload", 7);
+	ahead.n = 0;
 	give(&bench, "part", 4);
-	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, tail, &tail_n), HOLD_PASSED);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 7, &n, &ahead, 8, false), HOLD_FROM_EMPTY);
 	ck_assert_uint_eq(n, 4);
-	ck_assert_uint_eq(tail_n, 0);
+	ck_assert_uint_eq(ahead.n, 0);
 	expect(&bench, "part", 4);
+	close_bench(&bench);
+}
+END_TEST
+
+/* What was read ahead goes first, alone or with what the socket has. */
+START_TEST(test_pass_ahead)
+{
+	struct bench bench;
+	uint8_t bytes[16] = "..aheadNEXT";
+	struct hold_ahead ahead = {.bytes = bytes, .start = 2, .n = 9, .size = sizeof(bytes)};
+	size_t n;
+
+	(void)_i;
+	open_bench(&bench, 4, false);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 5, &n, &ahead, 8, false), HOLD_PASSED);
+	ck_assert_uint_eq(n, 5);
+	ck_assert_uint_eq(ahead.n, 4);
+	ck_assert_mem_eq(ahead.bytes + ahead.start, "NEXT", 4);
+	expect(&bench, "ahead", 5);
+	/* Nothing more has come: what is there goes all the same. */
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 10, &n, &ahead, 8, false), HOLD_FROM_EMPTY);
+	ck_assert_uint_eq(n, 4);
+	ck_assert_uint_eq(ahead.n, 0);
+	expect(&bench, "NEXT", 4);
+	memcpy(bytes, "first", 5);
+	ahead.start = 0;
+	ahead.n = 5;
+	give(&bench, "then, and a tail that is too long", 33);
+	ck_assert_int_eq(hold_pass(bench.pool, bench.in[1], bench.out[1], 9, &n, &ahead, 100, false), HOLD_PASSED);
+	ck_assert_uint_eq(n, 9);
+	ck_assert_uint_eq(ahead.n, sizeof(bytes));
+	ck_assert_mem_eq(ahead.bytes + ahead.start, ", and a tail tha", sizeof(bytes));
+	expect(&bench, "firstthen", 9);
+	close_socket(&bench.in[0]);
+	ahead.n = 1;
+	do
+		ck_assert_int_le(hold_pass(bench.pool, bench.in[1], bench.out[1], 100, &n, &ahead, 8, false), HOLD_FROM_ENDED);
+	while (n > 0);
 	close_bench(&bench);
 }
 END_TEST
@@ -367,33 +407,35 @@ END_TEST
 /* No more than a buffer at once; what follows then is payload, not a header. */
 START_TEST(test_pass_large)
 {
-	static uint8_t big[HOLD_BUFFER + HOLD_PREFIX + 100];
+	static uint8_t big[HOLD_BUFFER + HOLD_AHEAD + 100];
 	struct bench bench;
-	uint8_t tail[HOLD_PREFIX];
-	size_t n, tail_n;
+	uint8_t bytes[HOLD_AHEAD];
+	struct hold_ahead ahead = {.bytes = bytes, .size = sizeof(bytes)};
+	size_t n;
 	ssize_t sent = 0, part;
 
 	(void)_i;
 	open_bench(&bench, 4, false);
 	while ((part = send(bench.in[0], big, sizeof(big), MSG_DONTWAIT)) > 0)
 		sent += part;
-	ck_assert_int_gt(sent, HOLD_BUFFER + HOLD_PREFIX);
-	ck_assert_int_le(hold_pass(bench.pool, bench.in[1], bench.out[1], HOLD_BUFFER + 1, &n, tail, &tail_n),
+	ck_assert_int_gt(sent, HOLD_BUFFER + HOLD_AHEAD);
+	ck_assert_int_le(hold_pass(bench.pool, bench.in[1], bench.out[1], HOLD_BUFFER + 1, &n, &ahead, HOLD_AHEAD, false),
 			 HOLD_TO_FULL);
 	ck_assert_uint_gt(n, 0);
 	ck_assert_uint_le(n, HOLD_BUFFER);
-	ck_assert_uint_eq(tail_n, 0);
+	ck_assert_uint_eq(ahead.n, 0);
 	close_bench(&bench);
 }
 END_TEST
 
-/* A reader that has stopped costs nothing: the bytes stay in the socket that they came by. */
+/* A reader that has stopped costs nothing: the bytes stay where they were. */
 START_TEST(test_pass_full)
 {
 	struct bench bench;
-	uint8_t tail[HOLD_PREFIX];
+	uint8_t bytes[16] = "ahead";
+	struct hold_ahead ahead = {.bytes = bytes, .n = 5, .size = sizeof(bytes)};
 	enum hold_passed passed;
-	size_t n, tail_n, total = 0, given = 0;
+	size_t n, total = 0, given = 5;
 
 	(void)_i;
 	open_bench(&bench, 4, false);
@@ -401,12 +443,114 @@ START_TEST(test_pass_full)
 	do {
 		give(&bench, "some bytes, and some more", 25);
 		given += 25;
-		passed = hold_pass(bench.pool, bench.in[1], bench.out[1], 1000, &n, tail, &tail_n);
+		passed = hold_pass(bench.pool, bench.in[1], bench.out[1], 1000, &n, &ahead, 0, false);
 		total += n;
-	} while (passed == HOLD_PASSED);
+	} while (passed == HOLD_PASSED || passed == HOLD_FROM_EMPTY);
 	ck_assert_int_eq(passed, HOLD_TO_FULL);
 	ck_assert_uint_lt(total, given);
+	memcpy(bytes, "stays", 5);
+	ahead.start = 0;
+	ahead.n = 5;
+	while (hold_pass(bench.pool, bench.in[1], bench.out[1], 5, &n, &ahead, 0, false) != HOLD_TO_FULL)
+		ahead = (struct hold_ahead){.bytes = bytes, .n = 5, .size = sizeof(bytes)};
+	ck_assert_uint_eq(n, 0);
+	ck_assert_uint_eq(ahead.n, 5);
 	ck_assert_uint_eq(counter_read(&bench.counters.buffers_now), 0);
+	close_bench(&bench);
+}
+END_TEST
+
+/* Bytes around a hold's leave in their order, in one call where they can. */
+START_TEST(test_wrapped)
+{
+	static const uint8_t around[] = "beforebehind";
+	struct hold_wrap wrap = {around, 6, 6};
+	struct bench bench;
+	struct hold hold = {0};
+
+	open_bench(&bench, 4, false);
+	give(&bench, "hold", 4);
+	ck_assert_int_eq(fill(&bench, &hold, 100, _i), 4);
+	hold_put_prefix(&hold, prefix);
+	ck_assert_int_eq(hold_drain_wrapped(bench.pool, &hold, bench.out[1], &wrap), 1);
+	ck_assert_uint_eq(wrap.before + wrap.behind, 0);
+	expect(&bench, "beforePREFIX8\0holdbehind", 24);
+	/* An empty hold is no hindrance. */
+	wrap = (struct hold_wrap){around, 0, 6};
+	ck_assert_int_eq(hold_drain_wrapped(bench.pool, &hold, bench.out[1], &wrap), 1);
+	expect(&bench, "before", 6);
+	close_bench(&bench);
+}
+END_TEST
+
+/* Piece by piece into a socket that is nearly full: nothing is lost, doubled or out of order. */
+START_TEST(test_wrapped_partial)
+{
+	static uint8_t around[300], bytes[12000], got[sizeof(around) + HOLD_PREFIX + sizeof(bytes)];
+	struct hold_wrap wrap = {around, 100, 200};
+	struct bench bench;
+	struct hold hold = {0};
+	size_t stuffed = 0, length, have = 0, skip;
+	ssize_t n;
+	int result;
+
+	open_bench(&bench, 4, false);
+	shrink(&bench);
+	for (size_t i = 0; i < sizeof(around); i++)
+		around[i] = (uint8_t)i;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * 7);
+	while ((n = send(bench.out[1], bytes, 500, MSG_DONTWAIT)) > 0)
+		stuffed += (size_t)n;
+	give(&bench, bytes, sizeof(bytes));
+	length = (size_t)fill(&bench, &hold, sizeof(bytes), _i);
+	hold_put_prefix(&hold, prefix);
+	ck_assert_int_eq(hold_drain_wrapped(bench.pool, &hold, bench.out[1], &wrap), 0);
+	for (skip = stuffed; have < 300 + HOLD_PREFIX + length;) {
+		n = recv(bench.out[0], got + have, skip > 0 && skip < 77 ? skip : 77, MSG_DONTWAIT);
+		if (n > 0 && skip > 0)
+			skip -= (size_t)n;
+		else if (n > 0)
+			have += (size_t)n;
+		result = hold_drain_wrapped(bench.pool, &hold, bench.out[1], &wrap);
+		ck_assert_int_ge(result, 0);
+		ck_assert((result == 1) == (hold_empty(&hold) && wrap.before + wrap.behind == 0));
+	}
+	ck_assert_mem_eq(got, around, 100);
+	ck_assert_mem_eq(got + 100, prefix, HOLD_PREFIX);
+	ck_assert_mem_eq(got + 100 + HOLD_PREFIX, bytes, length);
+	ck_assert_mem_eq(got + 100 + HOLD_PREFIX + length, around + 100, 200);
+	close_bench(&bench);
+}
+END_TEST
+
+START_TEST(test_top_up)
+{
+	struct bench bench;
+	struct hold hold = {0};
+
+	open_bench(&bench, 4, false);
+	give(&bench, "one", 3);
+	ck_assert_int_eq(fill(&bench, &hold, 5, _i), 3);
+	if (_i) {
+		ck_assert_int_eq(hold_top_up(&hold, bench.in[1], 5), -1);
+		ck_assert_int_eq(errno, ENOBUFS);
+		hold_discard(bench.pool, &hold);
+		close_bench(&bench);
+		return;
+	}
+	ck_assert_int_eq(hold_top_up(&hold, bench.in[1], 5), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+	give(&bench, "two", 3);
+	while (hold_top_up(&hold, bench.in[1], 5) != 2)
+		ck_assert_int_eq(errno, EAGAIN);
+	ck_assert_int_eq(hold_top_up(&hold, bench.in[1], 5), -1);
+	ck_assert_int_eq(errno, ENOBUFS);
+	shutdown(bench.in[0], SHUT_WR);
+	while (hold_top_up(&hold, bench.in[1], 100) != 0)
+		;
+	ck_assert_int_eq(hold_drain(bench.pool, &hold, bench.out[1]), 1);
+	expect(&bench, "onetwo", 6);
 	close_bench(&bench);
 }
 END_TEST
@@ -550,7 +694,11 @@ int main(void)
 		{test_drain_into_closed, WAYS},
 		{test_discard, WAYS},
 		{test_discard_half, WAYS},
+		{test_wrapped, WAYS},
+		{test_wrapped_partial, WAYS},
+		{test_top_up, WAYS},
 		{test_pass, 1},
+		{test_pass_ahead, 1},
 		{test_pass_large, 1},
 		{test_pass_full, 1},
 		{test_largest_copy, 1},

@@ -109,7 +109,7 @@ START_TEST(test_dual_stack)
 	ck_assert_int_eq(errno, EAGAIN);
 	for (int i = 0; i < 2; i++) {
 		ck_assert_int_eq(addr_parse(&to, hosts[i], addr_port(&any), false), 0);
-		near = sock_connect(&to, NULL);
+		near = sock_connect(&to, NULL, false);
 		ck_assert_int_ge(near, 0);
 		far = wait_accept(listener, &peer);
 		check_flags(near);
@@ -136,7 +136,7 @@ START_TEST(test_refused)
 	int fd, error = 0;
 
 	ck_assert_int_eq(sock_claim(&a), 0);
-	fd = sock_connect(&a, NULL);
+	fd = sock_connect(&a, NULL, false);
 	/* Loopback refuses within the call, or just after. */
 	if (fd < 0) {
 		ck_assert_int_eq(errno, ECONNREFUSED);

@@ -59,7 +59,7 @@ START_TEST(test_drains)
 
 	set_up(&scene);
 	for (unsigned i = 0; i < MANY; i++)
-		clients[i] = sock_connect(&scene.address, NULL);
+		clients[i] = sock_connect(&scene.address, NULL, false);
 	while (scene.accepted < MANY)
 		ev_run(scene.loop, EVRUN_ONCE);
 	for (unsigned i = 0; i < MANY; i++)
@@ -77,7 +77,7 @@ START_TEST(test_closed_from_within)
 	set_up(&scene);
 	scene.close_after_first = true;
 	for (unsigned i = 0; i < 5; i++)
-		clients[i] = sock_connect(&scene.address, NULL);
+		clients[i] = sock_connect(&scene.address, NULL, false);
 	while (scene.accepted == 0)
 		ev_run(scene.loop, EVRUN_ONCE);
 	ev_run(scene.loop, EVRUN_NOWAIT);
@@ -100,7 +100,7 @@ START_TEST(test_out_of_descriptors)
 
 	set_up(&scene);
 	for (unsigned i = 0; i < 3; i++)
-		clients[i] = sock_connect(&scene.address, NULL);
+		clients[i] = sock_connect(&scene.address, NULL, false);
 	ev_now_update(scene.loop);
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	low = limit;

@@ -49,11 +49,11 @@ START_TEST(test_defaults)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		union addr a = address(rows[i].text);
 
-		ck_assert_msg(service_forbidden(&settings, &a) == rows[i].forbidden, "%s", rows[i].text);
+		ck_assert_msg(service_forbidden(&settings, -1, &a) == rows[i].forbidden, "%s", rows[i].text);
 		if (a.sa.sa_family != AF_INET || !rows[i].forbidden)
 			continue;
 		a = mapped(rows[i].text);
-		ck_assert_msg(service_forbidden(&settings, &a), "mapped %s", rows[i].text);
+		ck_assert_msg(service_forbidden(&settings, -1, &a), "mapped %s", rows[i].text);
 	}
 }
 END_TEST
@@ -78,7 +78,7 @@ START_TEST(test_rules)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		union addr a = address(rows[i].text);
 
-		ck_assert_msg(service_forbidden(&settings, &a) == rows[i].forbidden, "%s", rows[i].text);
+		ck_assert_msg(service_forbidden(&settings, -1, &a) == rows[i].forbidden, "%s", rows[i].text);
 	}
 	rules_clear(&settings.rules);
 }
