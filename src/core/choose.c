@@ -16,9 +16,13 @@
 
 #define SECOND 1000000
 
+/* What the pacing rate, which is of better times, and the window, which BBR keeps small while it probes for the round trip, let go. */
 static uint64_t rate(const struct sock_path *path)
 {
-	return path->pacing > 0 && path->pacing != UINT64_MAX ? path->pacing : RATE_UNKNOWN;
+	uint64_t pacing = path->pacing > 0 && path->pacing != UINT64_MAX ? path->pacing : RATE_UNKNOWN;
+	uint64_t windowed = path->rtt > 0 ? (uint64_t)path->window * SECOND / path->rtt : pacing;
+
+	return windowed < pacing ? windowed + 1 : pacing;
 }
 
 static uint32_t clamp(uint64_t value, uint32_t min, uint32_t max)
@@ -39,11 +43,12 @@ uint32_t choose_unsent(const struct sock_path *path)
 	return clamp(rate(path) * UNSENT_TIME / SECOND * 2, UNSENT_MIN, UNSENT_MAX);
 }
 
-uint32_t choose_size(const struct stripe *stripe)
+uint32_t choose_size(const struct stripe *stripe, uint64_t room)
 {
 	const struct sock_path *path = &stripe->out.path;
+	uint64_t size = rate(path) * DATAGRAM_TIME / SECOND;
 
-	return clamp(rate(path) * DATAGRAM_TIME / SECOND, DATAGRAM_MIN, DATAGRAM_SIZE_MAX);
+	return clamp(size < room ? size : room, DATAGRAM_MIN, DATAGRAM_SIZE_MAX);
 }
 
 uint64_t choose_arrival(const struct sock_path *path, uint32_t size)

@@ -9,8 +9,8 @@
 /* The stripe by which it's expected to arrive first; NULL if none can take data now. */
 struct stripe *choose_stripe(struct group *group);
 
-/* Most payload bytes that this stripe should take at once, 1 or more. */
-uint32_t choose_size(const struct stripe *stripe);
+/* Most payload bytes that this stripe should take at once, 1 or more, if the flow has room for so many. */
+uint32_t choose_size(const struct stripe *stripe, uint64_t room);
 
 /* Bytes that may wait unsent in its socket before it counts as full, by what it sends in a few milliseconds. */
 uint32_t choose_unsent(const struct sock_path *path);

@@ -18,20 +18,22 @@ struct group;
 
 struct govern {
 	bool on;
-	bool startup;		    /* the rate still grows */
-	bool denied;		    /* the spread waits for a tick that brings room */
-	bool limited;		    /* in this round the stripes, or we, held the flow back */
-	ev_tstamp used_at;	    /* when bytes were last given to stripes */
+	bool startup;		     /* the rate still grows */
+	bool free;		     /* nothing is bounded: the path is short */
+	bool denied;		     /* the spread waits for a tick that brings room */
+	bool limited;		     /* in this round the stripes, or we, held the flow back */
+	ev_tstamp used_at;	     /* when bytes were last given to stripes */
 	ev_timer tick;
-	uint64_t room;		    /* bytes that may be given to stripes before the next tick */
-	uint64_t delivered_sum;	    /* by all stripes */
-	uint64_t delivered;	    /* that at the beginning of the round */
-	ev_tstamp round_at;
-	uint64_t rates[GOVERN_ROUNDS]; /* bytes a second, of the last rounds */
+	double room;		     /* bytes that may be given to stripes before the next tick; below 0 if more were */
+	double paced;		     /* what the pace allows of them */
+	uint64_t delivered_sum;	     /* by all stripes */
+	uint64_t delivered;	     /* that at the beginning of the round */
+	ev_tstamp round_at, looked_at;
+	double rates[GOVERN_ROUNDS]; /* bytes a second, of the last rounds */
 	unsigned round;
-	uint64_t plateau;	    /* the rate that startup has last grown beyond */
-	unsigned flat;		    /* rounds since then */
-	uint32_t rtt_min;	    /* microseconds */
+	double plateau;		     /* the rate that startup has last grown beyond */
+	unsigned flat;		     /* rounds since then */
+	uint32_t rtt, rtt_min;	     /* microseconds: now, and the shortest */
 };
 
 void govern_init(struct group *group);

@@ -160,10 +160,9 @@ static void count_datagram(struct group *group, struct stripe *stripe, size_t n)
  * Moves one datagram into the stripe. Returns its size, or 0 if the local socket gave none. Where the socket gave less than it might have, it's asked
  * again at once: if it has ended, that goes out along with the last bytes.
  */
-static size_t pull(struct group *group, struct stripe *stripe)
+static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 {
 	struct hold *hold = &stripe->out.datagram;
-	size_t max = choose_size(stripe);
 	ssize_t more = 1, n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk);
 	int error = errno;
 
@@ -195,11 +194,13 @@ void spread_pump(struct group *group)
 	struct spread *spread = &group->spread;
 	size_t budget = SPREAD_BUDGET;
 	struct stripe *stripe;
+	uint64_t room;
 	size_t n;
 
 	spread->drained = false;
 	while (!group->ended && !spread->eof && !spread->stopped && !spread->drained && group->local >= 0) {
-		stripe = govern_room(group) > 0 ? choose_stripe(group) : NULL;
+		room = govern_room(group);
+		stripe = room > 0 ? choose_stripe(group) : NULL;
 		if (stripe == NULL) {
 			govern_blocked(group);
 			group_stop_reading(group);
@@ -212,7 +213,7 @@ void spread_pump(struct group *group)
 		stripe_look(stripe, PATH_AGE);
 		if (!stripe_can_take(stripe))
 			continue;
-		n = pull(group, stripe);
+		n = pull(group, stripe, choose_size(stripe, room));
 		if (n == 0)
 			return;
 		govern_take(group, n);

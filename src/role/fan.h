@@ -11,10 +11,10 @@
  * (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have. Pure: the caller brings the clock by
  * looking regularly.
  */
-#define FAN_BULK 8
+#define FAN_BULK 12
 
 /* Stripes that bulk flows have together before any has earned more. */
-#define FAN_TOTAL 16
+#define FAN_TOTAL 24
 
 /* Seconds between looks, and bytes between them that make a flow count as bulk. */
 #define FAN_INTERVAL 0.5

@@ -13,10 +13,10 @@ START_TEST(test_size)
 	struct stripe stripe = {.out.path = good};
 	uint32_t last = 0, size;
 
-	ck_assert_uint_eq(choose_size(&stripe), 80000);
+	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), 80000);
 	for (uint64_t pacing = 1; pacing < UINT64_MAX / 2; pacing *= 3) {
 		stripe.out.path.pacing = pacing;
-		size = choose_size(&stripe);
+		size = choose_size(&stripe, UINT64_MAX);
 		ck_assert_uint_ge(size, 4096);
 		ck_assert_uint_le(size, 256 * 1024);
 		if (pacing < UINT64_MAX / 10000)
@@ -25,9 +25,9 @@ START_TEST(test_size)
 	}
 	/* The kernel doesn't know, or doesn't pace. */
 	stripe.out.path.pacing = 0;
-	size = choose_size(&stripe);
+	size = choose_size(&stripe, UINT64_MAX);
 	stripe.out.path.pacing = UINT64_MAX;
-	ck_assert_uint_eq(choose_size(&stripe), size);
+	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), size);
 	ck_assert_uint_ge(size, 4096);
 	/* Never more than the protocol lets us send. */
 	ck_assert_uint_le(256 * 1024, DATAGRAM_MAX_EXTENDED);
