@@ -7,8 +7,7 @@
 /* A flow that has moved less than this isn't governed. Bytes. */
 #define GOVERN_AT (256 * 1024)
 
-/* Seconds between ticks, and the shortest round. */
-#define TICK 0.004
+/* Seconds: the shortest round. */
 #define ROUND_MIN 0.025
 
 /* Microseconds. On shorter paths there's no time to look in between, and little that a queue could add. */
@@ -28,18 +27,31 @@
  */
 #define PACE_PROBE 1.125
 #define PACE_MIN 0.75
-#define PACE_SLOPE 0.5
+#define PACE_SLOPE 0.8
 #define CYCLE 8
-#define QUEUE_SHARE 16
-#define QUEUE_MIN 1500.
+#define QUEUE_SHARE 20
+#define QUEUE_MIN 2500.
 #define QUEUE_MAX 10000.
 
 /* Seconds for which what wasn't used of the pace is kept. */
 #define PACE_KEPT 0.01
 
-/* Startup is over when a round ends with a queue of this share of the shortest round trip; or, as in BBR, when the rate hasn't grown by a quarter in three. */
-#define STARTUP_QUEUE 0.25
+/* A queue of this share of the shortest round trip is long, and only so many rounds count then. */
+#define QUEUE_LONG 0.25
+#define ROUNDS_LONG 3
+
+/* Startup is over when a round ends with a long queue; or, as in BBR, when the rate hasn't grown by a quarter in three. */
 #define FLAT_ROUNDS 3
+
+/*
+ * A queue that is long at the ends of so many rounds though no more is under way than should be isn't the flow's own: then the stripes are left to
+ * compete, each by BBR's own rules, until the queue has gone or for so many seconds.
+ */
+#define SLOW_ROUNDS 10
+#define FREE_TIME 10.
+
+/* Seconds after which the shortest round trip is forgotten, half of them at least: paths change. */
+#define RTT_MEMORY 30.
 
 /* Never less than this, so that acknowledgements keep coming. Bytes. */
 #define ROOM_MIN (16. * 1448)
@@ -60,25 +72,29 @@ void govern_stop(struct group *group)
 	ev_timer_stop(group->engine->loop, &group->govern.tick);
 }
 
+static bool queue_is_long(const struct govern *govern)
+{
+	return govern->rtt > govern->rtt_min * (1 + QUEUE_LONG) + QUEUE_MIN;
+}
+
+/* The best of the last rounds; where there is a long queue, of the very last: the path may have got slower. */
 static double best_rate(const struct govern *govern)
 {
+	unsigned rounds = queue_is_long(govern) && !govern->startup ? ROUNDS_LONG : GOVERN_ROUNDS;
 	double best = 0.;
 
-	for (unsigned i = 0; i < GOVERN_ROUNDS; i++)
-		best = govern->rates[i] > best ? govern->rates[i] : best;
+	for (unsigned i = 0; i < rounds; i++) {
+		double rate = govern->rates[(govern->round - i) % GOVERN_ROUNDS];
+
+		best = rate > best ? rate : best;
+	}
 	return best;
 }
 
-struct totals {
-	uint64_t delivered;
-	uint64_t flying;
-	uint32_t rtt_min; /* ever; UINT32_MAX: unknown */
-	uint32_t rtt;	  /* now, of stripes on which something was delivered since the last look; UINT32_MAX: of none */
-};
-
-static struct totals add_up(struct group *group)
+static struct govern_sample add_up(struct group *group)
 {
-	struct totals totals = {.rtt_min = UINT32_MAX, .rtt = UINT32_MAX};
+	struct govern_sample sample = {.moved = group->moved, .stripes = group->stripe_count};
+	uint32_t rtt = UINT32_MAX, rtt_ever = UINT32_MAX;
 	struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
@@ -89,60 +105,36 @@ static struct totals add_up(struct group *group)
 		/* What it delivered for another flow doesn't count. */
 		if (out->counted && out->path.delivered > before) {
 			group->govern.delivered_sum += out->path.delivered - before;
-			totals.rtt = out->path.rtt < totals.rtt ? out->path.rtt : totals.rtt;
+			rtt = out->path.rtt < rtt ? out->path.rtt : rtt;
 		}
 		out->counted = true;
-		totals.flying += out->path.flying + out->path.unsent;
-		totals.rtt_min = out->path.rtt_min < totals.rtt_min ? out->path.rtt_min : totals.rtt_min;
+		sample.flying += out->path.flying + out->path.unsent;
+		rtt_ever = out->path.rtt_min < rtt_ever ? out->path.rtt_min : rtt_ever;
 	}
-	totals.delivered = group->govern.delivered_sum;
-	return totals;
+	sample.delivered = group->govern.delivered_sum;
+	sample.rtt = rtt == UINT32_MAX ? 0 : rtt;
+	sample.rtt_ever = rtt_ever == UINT32_MAX ? 0 : rtt_ever;
+	return sample;
 }
 
-static bool queue_is_long(const struct govern *govern)
+/* The shortest round trip of the last half minute: the shorter of two quarters', of which the older one is dropped when the newer is full. */
+static void learn_rtt(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
 {
-	return govern->rtt > govern->rtt_min * (1 + STARTUP_QUEUE) + QUEUE_MIN;
-}
-
-static void end_round(struct govern *govern, uint64_t delivered, ev_tstamp now)
-{
-	double rate = (double)(delivered - govern->delivered) / (now - govern->round_at);
-	bool limited = govern->limited;
-
-	govern->delivered = delivered;
-	govern->round_at = now;
-	govern->limited = false;
-	/* A flow that had nothing to send says nothing of what the path carries, unless it's more than was known. */
-	if (!limited && rate <= best_rate(govern))
-		return;
-	govern->round++;
-	govern->rates[govern->round % GOVERN_ROUNDS] = rate;
-	if (!govern->startup)
-		return;
-	if (rate > govern->plateau * 1.25) {
-		govern->plateau = rate;
-		govern->flat = 0;
-	} else {
-		govern->flat++;
+	if (govern->rtt_min == 0)
+		govern->rtt_lows[0] = govern->rtt_lows[1] = sample->rtt_ever;
+	if (sample->rtt != 0)
+		govern->rtt = sample->rtt;
+	if (now - govern->rtt_at > RTT_MEMORY / 2) {
+		govern->rtt_lows[1] = govern->rtt_lows[0];
+		govern->rtt_lows[0] = UINT32_MAX;
+		govern->rtt_at = now;
 	}
-	govern->startup = govern->flat < FLAT_ROUNDS && !queue_is_long(govern);
+	if (govern->rtt != 0 && govern->rtt < govern->rtt_lows[0])
+		govern->rtt_lows[0] = govern->rtt;
+	govern->rtt_min = govern->rtt_lows[0] < govern->rtt_lows[1] ? govern->rtt_lows[0] : govern->rtt_lows[1];
 }
 
-/* Bytes that may be under way. */
-static double most_flying(const struct group *group, double flying)
-{
-	const struct govern *govern = &group->govern;
-	double round = govern->rtt_min / 1e6 * (govern->startup ? FLYING_STARTUP : FLYING);
-	/* What arrives until the next tick makes room that we don't see before. */
-	double bytes = best_rate(govern) * (round + TICK) + group->stripe_count * 1448.;
-
-	if (govern->startup && bytes < 2. * (double)group->moved)
-		bytes = 2. * (double)group->moved;
-	if (govern->startup && queue_is_long(govern) && bytes > flying)
-		bytes = flying;
-	return bytes < ROOM_MIN ? ROOM_MIN : bytes;
-}
-
+/* As a multiple of the rate. */
 static double pace(const struct govern *govern)
 {
 	double shortest = govern->rtt_min, target = shortest / QUEUE_SHARE, factor;
@@ -154,28 +146,89 @@ static double pace(const struct govern *govern)
 	return factor > PACE_MIN ? factor : PACE_MIN;
 }
 
-static void look(struct group *group, ev_tstamp now)
+/* Bytes that may be under way. */
+static double most_flying(const struct govern *govern, const struct govern_sample *sample)
 {
-	struct govern *govern = &group->govern;
-	struct totals totals = add_up(group);
+	double round = govern->rtt_min / 1e6 * (govern->startup ? FLYING_STARTUP : FLYING);
+	/* What arrives until the next tick makes room that we don't see before. */
+	double bytes = best_rate(govern) * (round + GOVERN_TICK) + sample->stripes * 1448.;
+
+	if (govern->startup && bytes < 2. * (double)sample->moved)
+		bytes = 2. * (double)sample->moved;
+	if (govern->startup && queue_is_long(govern) && bytes > (double)sample->flying)
+		bytes = (double)sample->flying;
+	return bytes < ROOM_MIN ? ROOM_MIN : bytes;
+}
+
+static void judge_slowness(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
+{
+	if (!queue_is_long(govern))
+		govern->slow = 0;
+	else if ((double)sample->flying <= most_flying(govern, sample) && ++govern->slow == SLOW_ROUNDS)
+		govern->free_until = now + FREE_TIME;
+}
+
+static void end_round(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
+{
+	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
+	bool limited = govern->limited;
+
+	govern->delivered = sample->delivered;
+	govern->round_at = now;
+	govern->limited = false;
+	/* A flow that had nothing to send says nothing of what the path carries, unless it's more than was known. */
+	if (!limited && rate <= best_rate(govern))
+		return;
+	govern->round++;
+	govern->rates[govern->round % GOVERN_ROUNDS] = rate;
+	if (!govern->startup) {
+		judge_slowness(govern, sample, now);
+		return;
+	}
+	if (rate > govern->plateau * 1.25) {
+		govern->plateau = rate;
+		govern->flat = 0;
+	} else {
+		govern->flat++;
+	}
+	govern->startup = govern->flat < FLAT_ROUNDS && !queue_is_long(govern);
+}
+
+static bool is_free(struct govern *govern, ev_tstamp now)
+{
+	if (govern->rtt_min < RTT_GOVERNED)
+		return true;
+	if (now < govern->free_until && queue_is_long(govern))
+		return true;
+	if (govern->free_until != 0.)
+		govern->slow = 0;
+	govern->free_until = 0.;
+	return false;
+}
+
+void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
+{
 	double rate;
 
-	govern->free = totals.rtt_min == UINT32_MAX || totals.rtt_min < RTT_GOVERNED;
-	if (govern->free)
-		return;
-	govern->rtt_min = totals.rtt_min;
-	if (totals.rtt != UINT32_MAX)
-		govern->rtt = totals.rtt;
+	learn_rtt(govern, sample, now);
 	if (now - govern->round_at >= (govern->rtt_min > ROUND_MIN * 1e6 ? govern->rtt_min / 1e6 : ROUND_MIN))
-		end_round(govern, totals.delivered, now);
-	govern->room = most_flying(group, (double)totals.flying) - (double)totals.flying;
-	rate = best_rate(govern) * pace(govern);
+		end_round(govern, sample, now);
+	govern->free = is_free(govern, now);
+	rate = govern->free ? 0. : best_rate(govern) * pace(govern);
 	govern->paced += rate * (now - govern->looked_at);
-	if (govern->paced > rate * PACE_KEPT)
+	if (govern->paced > rate * PACE_KEPT || govern->free)
 		govern->paced = rate * PACE_KEPT;
 	govern->looked_at = now;
+	govern->room = most_flying(govern, sample) - (double)sample->flying;
 	if (!govern->startup && govern->room > govern->paced)
 		govern->room = govern->paced;
+}
+
+static void look(struct group *group)
+{
+	const struct govern_sample sample = add_up(group);
+
+	govern_learn(&group->govern, &sample, ev_time());
 }
 
 static uint64_t room_left(const struct govern *govern)
@@ -195,8 +248,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		group->govern.on = false;
 		return;
 	}
-	look(group, ev_time());
-	ev_timer_set(timer, TICK, 0.);
+	look(group);
+	ev_timer_set(timer, GOVERN_TICK, 0.);
 	ev_timer_start(loop, timer);
 	if (room_left(&group->govern) > 0) {
 		group->govern.denied = false;
@@ -204,23 +257,30 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	}
 }
 
+void govern_begin(struct govern *govern, ev_tstamp now)
+{
+	if (now - govern->looked_at > FORGET_TIME) {
+		memset(govern->rates, 0, sizeof(govern->rates));
+		govern->startup = true;
+		govern->plateau = 0.;
+		govern->flat = govern->slow = 0;
+		govern->rtt = govern->rtt_min = 0;
+		govern->rtt_at = now;
+	}
+	govern->round_at = govern->looked_at = now;
+	govern->delivered = govern->delivered_sum;
+}
+
 static void begin(struct group *group)
 {
 	struct govern *govern = &group->govern;
 	ev_tstamp now = ev_now(group->engine->loop);
 
-	if (now - govern->used_at > FORGET_TIME) {
-		memset(govern->rates, 0, sizeof(govern->rates));
-		govern->startup = true;
-		govern->plateau = 0.;
-		govern->flat = 0;
-	}
 	govern->on = true;
 	govern->used_at = now;
-	govern->round_at = govern->looked_at = ev_time();
-	govern->delivered = govern->delivered_sum;
-	look(group, govern->round_at);
-	ev_timer_set(&govern->tick, TICK, 0.);
+	govern_begin(govern, ev_time());
+	look(group);
+	ev_timer_set(&govern->tick, GOVERN_TICK, 0.);
 	ev_timer_start(group->engine->loop, &govern->tick);
 }
 
@@ -237,14 +297,17 @@ uint64_t govern_room(struct group *group)
 	return room_left(govern);
 }
 
-void govern_take(struct group *group, size_t n)
+void govern_spend(struct govern *govern, size_t n)
 {
-	struct govern *govern = &group->govern;
-
 	govern->room -= (double)n;
 	if (!govern->startup)
 		govern->paced -= (double)n;
-	govern->used_at = ev_now(group->engine->loop);
+}
+
+void govern_take(struct group *group, size_t n)
+{
+	govern_spend(&group->govern, n);
+	group->govern.used_at = ev_now(group->engine->loop);
 }
 
 void govern_blocked(struct group *group)

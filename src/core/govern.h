@@ -33,8 +33,28 @@ struct govern {
 	unsigned round;
 	double plateau;		     /* the rate that startup has last grown beyond */
 	unsigned flat;		     /* rounds since then */
-	uint32_t rtt, rtt_min;	     /* microseconds: now, and the shortest */
+	unsigned slow;		     /* rounds in a row that ended with a long queue */
+	ev_tstamp free_until;	     /* 0: governed */
+	uint32_t rtt, rtt_min;	     /* microseconds: now, and the shortest; 0: unknown */
+	uint32_t rtt_lows[2];	     /* since rtt_at, and before that */
+	ev_tstamp rtt_at;
 };
+
+/* Seconds between looks at the stripes. */
+#define GOVERN_TICK 0.004
+
+/* What a look finds: sums over the stripes. Bytes and microseconds. */
+struct govern_sample {
+	uint64_t moved, delivered, flying; /* by the flow, both ways; for this flow; under way or in the stripes' sockets */
+	uint32_t rtt;	   /* the shortest of the stripes' on which something was delivered since the last look; 0: none */
+	uint32_t rtt_ever; /* the shortest that the kernel knows; 0: unknown */
+	unsigned stripes;
+};
+
+/* The rules, without stripes, loop and clock: begin, or begin again; learn from a look how much room there is; n bytes of it are used. */
+void govern_begin(struct govern *govern, ev_tstamp now);
+void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_tstamp now);
+void govern_spend(struct govern *govern, size_t n);
 
 void govern_init(struct group *group);
 void govern_stop(struct group *group);

@@ -12,6 +12,7 @@ UNIT_TESTS = \
 	tests/unit/core/check_choose \
 	tests/unit/core/check_group \
 	tests/unit/core/check_flow \
+	tests/unit/core/check_govern \
 	tests/unit/core/check_merge \
 	tests/unit/core/check_stripe \
 	tests/unit/net/check_conntrack \
@@ -48,6 +49,9 @@ tests_unit_core_check_group_SOURCES = tests/unit/core/check_group.c $(UNIT_PAIR)
 tests_unit_core_check_group_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_flow_SOURCES = tests/unit/core/check_flow.c $(UNIT_PAIR)
 tests_unit_core_check_flow_LDADD = $(UNIT_LIBS)
+
+tests_unit_core_check_govern_SOURCES = tests/unit/core/check_govern.c $(UNIT_PAIR)
+tests_unit_core_check_govern_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)
 tests_unit_core_check_merge_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_stripe_SOURCES = tests/unit/core/check_stripe.c $(UNIT_PAIR)
