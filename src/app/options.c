@@ -240,41 +240,38 @@ static int set_listen(const struct row *row, union addr *field, const char *text
 	return -1;
 }
 
-static int set_pool(const struct row *row, struct options *o, const char *text,
-		    char why[OPTIONS_REASON])
+/* MIN:MAX, with least <= MIN <= MAX <= row->max. Returns 0 or -1. */
+static int parse_range(const struct row *row, const char *text, unsigned least, unsigned *min, unsigned *max)
 {
 	const char *colon = strchr(text, ':');
+
+	if (!colon || parse_count(min, text, (size_t)(colon - text), least, row->max) < 0)
+		return -1;
+	return parse_count(max, colon + 1, strlen(colon + 1), *min, row->max);
+}
+
+static int set_range(const struct row *row, const char *text, unsigned least, unsigned *min_field,
+		     unsigned *max_field, char why[OPTIONS_REASON])
+{
 	unsigned min, max;
 
-	if (colon && parse_count(&min, text, (size_t)(colon - text), 0, row->max) == 0 &&
-	    parse_count(&max, colon + 1, strlen(colon + 1), min, row->max) == 0) {
-		o->pool.min = min;
-		o->pool.max = max;
-		return 0;
+	if (parse_range(row, text, least, &min, &max) < 0) {
+		snprintf(why, OPTIONS_REASON, "\"%s\" is not MIN:MAX with %u <= MIN <= MAX <= %.0f", text,
+			 least, row->max);
+		return -1;
 	}
-	snprintf(why, OPTIONS_REASON, "\"%s\" is not MIN:MAX with 0 <= MIN <= MAX <= %.0f", text,
-		 row->max);
-	return -1;
+	*min_field = min;
+	*max_field = max;
+	return 0;
 }
 
 static int set_stripes(const struct row *row, struct options *o, const char *text,
 		       char why[OPTIONS_REASON])
 {
-	const char *colon = strchr(text, ':');
-	unsigned least = 1;
-
-	if (!colon) {
-		o->stripes_min = 1;
-		return set_count(row, &o->stripes, text, why);
-	}
-	if (parse_count(&least, text, (size_t)(colon - text), 1, row->max) == 0 &&
-	    parse_count(&o->stripes, colon + 1, strlen(colon + 1), least, row->max) == 0) {
-		o->stripes_min = least;
-		return 0;
-	}
-	snprintf(why, OPTIONS_REASON, "\"%s\" is not MIN:MAX with 1 <= MIN <= MAX <= %.0f", text,
-		 row->max);
-	return -1;
+	if (strchr(text, ':'))
+		return set_range(row, text, 1, &o->stripes_min, &o->stripes, why);
+	o->stripes_min = 1;
+	return set_count(row, &o->stripes, text, why);
 }
 
 static int add_rule(const struct row *row, struct rules *rules, const char *text,
@@ -307,7 +304,7 @@ static int set_field(struct options *o, const struct row *row, const char *text,
 	case KIND_LISTEN:
 		return set_listen(row, field, text, why);
 	case KIND_POOL:
-		return set_pool(row, o, text, why);
+		return set_range(row, text, 0, &o->pool.min, &o->pool.max, why);
 	case KIND_STRIPES:
 		return set_stripes(row, o, text, why);
 	case KIND_ALLOW:

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: ISC */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/govern.h"
 #include "core/group.h"
 
-/* A flow that has moved less than this isn't governed. Bytes. */
+/* A flow that has moved less than this isn't governed, and has no struct govern. Bytes. */
 #define GOVERN_AT (256 * 1024)
 
 /* Seconds: the shortest round. */
@@ -58,18 +59,13 @@
 
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents);
 
-void govern_init(struct group *group)
-{
-	struct govern *govern = &group->govern;
-
-	ev_timer_init(&govern->tick, on_tick, 0., 0.);
-	govern->tick.data = group;
-	govern->startup = true;
-}
-
 void govern_stop(struct group *group)
 {
-	ev_timer_stop(group->engine->loop, &group->govern.tick);
+	if (group->govern == NULL)
+		return;
+	ev_timer_stop(group->engine->loop, &group->govern->tick);
+	free(group->govern);
+	group->govern = NULL;
 }
 
 static bool queue_is_long(const struct govern *govern)
@@ -94,6 +90,7 @@ static double best_rate(const struct govern *govern)
 static struct govern_sample add_up(struct group *group)
 {
 	struct govern_sample sample = {.moved = group->moved, .stripes = group->stripe_count};
+	struct govern *govern = group->govern;
 	uint32_t rtt = UINT32_MAX, rtt_ever = UINT32_MAX;
 	struct stripe *stripe;
 
@@ -104,14 +101,14 @@ static struct govern_sample add_up(struct group *group)
 		stripe_look(stripe, 0.);
 		/* What it delivered for another flow doesn't count. */
 		if (out->counted && out->path.delivered > before) {
-			group->govern.delivered_sum += out->path.delivered - before;
+			govern->delivered_sum += out->path.delivered - before;
 			rtt = out->path.rtt < rtt ? out->path.rtt : rtt;
 		}
 		out->counted = true;
 		sample.flying += out->path.flying + out->path.unsent;
 		rtt_ever = out->path.rtt_min < rtt_ever ? out->path.rtt_min : rtt_ever;
 	}
-	sample.delivered = group->govern.delivered_sum;
+	sample.delivered = govern->delivered_sum;
 	sample.rtt = rtt == UINT32_MAX ? 0 : rtt;
 	sample.rtt_ever = rtt_ever == UINT32_MAX ? 0 : rtt_ever;
 	return sample;
@@ -228,7 +225,7 @@ static void look(struct group *group)
 {
 	const struct govern_sample sample = add_up(group);
 
-	govern_learn(&group->govern, &sample, ev_time());
+	govern_learn(group->govern, &sample, ev_time());
 }
 
 static uint64_t room_left(const struct govern *govern)
@@ -241,18 +238,19 @@ static uint64_t room_left(const struct govern *govern)
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct group *group = timer->data;
+	struct govern *govern = group->govern;
 
 	(void)revents;
 	/* While nothing gets through, nothing is sent either: that's no rest. */
-	if (!group->govern.denied && ev_now(loop) - group->govern.used_at > REST_TIME) {
-		group->govern.on = false;
+	if (!govern->denied && ev_now(loop) - govern->used_at > REST_TIME) {
+		govern->on = false;
 		return;
 	}
 	look(group);
 	ev_timer_set(timer, GOVERN_TICK, 0.);
 	ev_timer_start(loop, timer);
-	if (room_left(&group->govern) > 0) {
-		group->govern.denied = false;
+	if (room_left(govern) > 0) {
+		govern->denied = false;
 		spread_pump(group);
 	}
 }
@@ -271,30 +269,36 @@ void govern_begin(struct govern *govern, ev_tstamp now)
 	govern->delivered = govern->delivered_sum;
 }
 
-static void begin(struct group *group)
+static bool begin(struct group *group)
 {
-	struct govern *govern = &group->govern;
-	ev_tstamp now = ev_now(group->engine->loop);
+	struct govern *govern = group->govern;
 
+	if (govern == NULL) {
+		govern = group->govern = calloc(1, sizeof(*govern));
+		if (govern == NULL)
+			return false;
+		ev_timer_init(&govern->tick, on_tick, 0., 0.);
+		govern->tick.data = group;
+	}
 	govern->on = true;
-	govern->used_at = now;
+	govern->used_at = ev_now(group->engine->loop);
 	govern_begin(govern, ev_time());
 	look(group);
 	ev_timer_set(&govern->tick, GOVERN_TICK, 0.);
 	ev_timer_start(group->engine->loop, &govern->tick);
+	return true;
 }
 
 uint64_t govern_room(struct group *group)
 {
-	struct govern *govern = &group->govern;
-
-	if (!govern->on) {
+	if (group->govern == NULL || !group->govern->on) {
 		if (group->moved < GOVERN_AT || strcmp(group->engine->settings.congestion, "bbr") != 0)
 			return UINT64_MAX;
-		begin(group);
+		if (!begin(group))
+			return UINT64_MAX;
 	}
-	govern->denied = room_left(govern) == 0;
-	return room_left(govern);
+	group->govern->denied = room_left(group->govern) == 0;
+	return room_left(group->govern);
 }
 
 void govern_spend(struct govern *govern, size_t n)
@@ -306,11 +310,14 @@ void govern_spend(struct govern *govern, size_t n)
 
 void govern_take(struct group *group, size_t n)
 {
-	govern_spend(&group->govern, n);
-	group->govern.used_at = ev_now(group->engine->loop);
+	if (group->govern == NULL)
+		return;
+	govern_spend(group->govern, n);
+	group->govern->used_at = ev_now(group->engine->loop);
 }
 
 void govern_blocked(struct group *group)
 {
-	group->govern.limited = true;
+	if (group->govern != NULL)
+		group->govern->limited = true;
 }

@@ -56,7 +56,7 @@ void govern_begin(struct govern *govern, ev_tstamp now);
 void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_tstamp now);
 void govern_spend(struct govern *govern, size_t n);
 
-void govern_init(struct group *group);
+/* Ends the governing of a group, if it has begun. */
 void govern_stop(struct group *group);
 
 /* Bytes that may be given to stripes now; begins to govern a flow that has become bulk. */

@@ -65,7 +65,6 @@ struct group *group_new(struct engine *engine, bool base, const struct group_ops
 	group->timer.data = group;
 	spread_init(group);
 	merge_init(group);
-	govern_init(group);
 	counter_add(&engine->counters.flows_now, 1);
 	return group;
 }

@@ -39,7 +39,7 @@ struct group {
 	enum reason reset_reason;
 	struct spread spread;
 	struct merge merge;
-	struct govern govern;
+	struct govern *govern; /* NULL until it's needed */
 };
 
 /* Returns NULL with errno set. */

@@ -252,6 +252,18 @@ void stripe_close(struct stripe *stripe, bool clean, const char *why)
 	stripe->ops->closed(stripe, why);
 }
 
+bool stripe_refuse_control(struct stripe *stripe, const struct control *control)
+{
+	(void)stripe;
+	(void)control;
+	return false;
+}
+
+void stripe_end_idle(struct stripe *stripe)
+{
+	stripe_close(stripe, true, "base stripes have no second flow");
+}
+
 void stripe_close_all(struct engine *engine)
 {
 	struct stripe *stripe;

@@ -27,6 +27,10 @@ struct stripe_ops {
 	void (*closed)(struct stripe *stripe, const char *why);
 };
 
+/* What base stripes have in place of controls, which they don't know, and of a second flow, which they never get. */
+bool stripe_refuse_control(struct stripe *stripe, const struct control *control);
+void stripe_end_idle(struct stripe *stripe);
+
 enum stripe_state {
 	STRIPE_IDLE,
 	STRIPE_HELD,	/* waits for its group: data is left unread, all else is heard */

@@ -10,25 +10,13 @@
 /*
  * The base protocol's groups: the first stripe is given the connection number, the others name it; none outlives its flow.
  */
-static bool on_control(struct stripe *stripe, const struct control *control)
-{
-	(void)stripe;
-	(void)control;
-	return false;
-}
-
-static void on_idle(struct stripe *stripe)
-{
-	stripe_close(stripe, true, "base stripes have no second flow");
-}
-
 static void on_closed(struct stripe *stripe, const char *why)
 {
 	(void)stripe;
 	(void)why;
 }
 
-static const struct stripe_ops base_stripe_ops = {.control = on_control, .idle = on_idle, .closed = on_closed};
+static const struct stripe_ops base_stripe_ops = {.control = stripe_refuse_control, .idle = stripe_end_idle, .closed = on_closed};
 
 static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const char *why);
 

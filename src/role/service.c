@@ -359,19 +359,7 @@ static void base_closed(struct stripe *stripe, const char *why)
 	guest_free(stripe->owner);
 }
 
-static void base_idle(struct stripe *stripe)
-{
-	stripe_close(stripe, true, "base stripes have no second flow");
-}
-
-static bool base_control(struct stripe *stripe, const struct control *control)
-{
-	(void)stripe;
-	(void)control;
-	return false;
-}
-
-static const struct stripe_ops base_ops = {.control = base_control, .idle = base_idle, .closed = base_closed};
+static const struct stripe_ops base_ops = {.control = stripe_refuse_control, .idle = stripe_end_idle, .closed = base_closed};
 
 /* A base stripe of a group: answers with the number. NULL if it can't be. */
 static struct stripe *make_base_stripe(struct relay *relay, int fd, uint32_t number, const union addr *peer)

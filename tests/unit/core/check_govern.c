@@ -30,7 +30,6 @@ static void open_path(struct path *path, double mbit, double rtt)
 	path->buffer = path->rate * (rtt > 0.05 ? rtt : 0.05);
 	path->now = 1000.;
 	path->srtt = rtt;
-	path->govern.startup = true;
 	govern_begin(&path->govern, path->now);
 }
 

@@ -2,6 +2,7 @@
 #include "core/stripe.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -460,9 +461,64 @@ START_TEST(test_closed_when_idle)
 }
 END_TEST
 
+/* What is said in one turn leaves in one packet: a control, the data, and the end of it. */
+START_TEST(test_one_packet)
+{
+	struct pair pair;
+	struct control c = ping(1);
+	uint8_t header[DATAGRAM_HEADER], bytes[4];
+	struct tcp_info info;
+	socklen_t length = sizeof(info);
+
+	pair_open_raw(&pair, 2, _i);
+	local_write(&pair.a, "last");
+	shutdown(pair.a.local, SHUT_WR);
+	/* Loopback delivers within the call, most of the time. */
+	pair_start_clock(&pair);
+	while (recv(pair.a.group->local, bytes, 4, MSG_PEEK | MSG_DONTWAIT) != 4)
+		ck_assert(!pair_is_late(&pair));
+	stripe_send(pair.a.stripes[0], &c);
+	spread_pump(pair.a.group);
+	UNTIL(&pair, pair.a.group->spread.done);
+	ck_assert_int_eq(getsockopt(pair.a.stripes[0]->fd, IPPROTO_TCP, TCP_INFO, &info, &length), 0);
+	ck_assert_uint_eq(info.tcpi_data_segs_out, 1);
+	raw_expect(&pair, 0, CONTROL_PING);
+	raw_read(&pair, 0, header, sizeof(header));
+	ck_assert_uint_eq(datagram_decode(header).serial, 1);
+	raw_read(&pair, 0, bytes, sizeof(bytes));
+	ck_assert_mem_eq(bytes, "last", 4);
+	ck_assert_uint_eq(raw_expect(&pair, 0, CONTROL_FIN).serial, 1);
+	pair_close(&pair);
+}
+END_TEST
+
+/* A stripe that nothing is on its way on has no memory besides itself. */
+START_TEST(test_no_buffers_when_idle)
+{
+	struct pair pair;
+	struct control c = ping(1);
+	uint8_t bytes[DATAGRAM_HEADER + CONTROL_MAX];
+	size_t length = control_encode(bytes, &c);
+
+	pair_open_raw(&pair, 1, _i);
+	raw_write(&pair, 0, bytes, length - 1);
+	UNTIL(&pair, pair.a.stripes[0]->in.ahead.n > 0);
+	raw_write(&pair, 0, bytes + length - 1, 1);
+	expect_pong(&pair, 0, 1);
+	raw_data(&pair, 0, 1, "data");
+	local_expect(&pair, &pair.a, "data");
+	pair_settle(&pair);
+	ck_assert_ptr_null(pair.a.stripes[0]->in.ahead.bytes);
+	ck_assert_ptr_null(pair.a.stripes[0]->out.controls);
+	pair_close(&pair);
+}
+END_TEST
+
 int main(void)
 {
 	const struct looped_test tests[] = {
+		{test_one_packet, MODES_EXTENDED},
+		{test_no_buffers_when_idle, MODES_EXTENDED},
 		{test_ping, MODES_EXTENDED},
 		{test_pong_overflow, MODES_EXTENDED},
 		{test_peer_does_not_read, 1},
