@@ -231,6 +231,7 @@ def all_variants():
         Direct('direct-cubic', 'cubic'),
         Direct('direct-bbr', 'bbr'),
         Ours('roro'),
+        Ours('roro-cubic', 'cubic'),
         Ours('roro-8-bbr', 'bbr', ['--stripes', '8:8']),
         Ours('roro-16-bbr', 'bbr', ['--stripes', '16:16']),
         Ours('roro-64-bbr', 'bbr', ['--stripes', '64:64']),

@@ -174,7 +174,7 @@ def memory_active(flows, **more):
 FEW = ('direct-cubic', 'direct-bbr', 'roro', 'roro-16-bbr', 'roro-64-cubic', 'haproxy-bbr',
        'ss-bbr', 'kcptun-tuned', 'mptcp-bbr')
 MAIN = FEW + ('roro-64-bbr', 'haproxy-cubic', 'kcptun', 'iperf3-16-bbr')
-ALL = MAIN + ('roro-8-bbr', 'ss-cubic', 'mptcp-cubic', 'iperf3-16-cubic')
+ALL = MAIN + ('roro-cubic', 'roro-8-bbr', 'ss-cubic', 'mptcp-cubic', 'iperf3-16-cubic')
 
 
 def full():

@@ -41,7 +41,7 @@ START_TEST(test_shares)
 
 	fan_init(&fan, 1, 1, MOST);
 	fan_bulk(&fan, 4);
-	ck_assert_uint_eq(fan.target, 4);
+	ck_assert_uint_eq(fan.target, FAN_TOTAL / 4);
 	for (unsigned flows = 1; flows < 200; flows++) {
 		fan_look(&fan, moved += 20000, flows);
 		ck_assert_uint_le(fan.target, flows > 1 ? (FAN_TOTAL + flows - 1) / flows : FAN_BULK);
