@@ -11,7 +11,8 @@
 
 /* From here up the stripe's path is looked at after a datagram. */
 #define LOOK_SIZE 4096
-#define PATH_AGE 0.1 /* seconds */
+#define PATH_AGE 0.1	   /* seconds */
+#define PATH_AGE_ALONE 1. /* where there's no choice */
 
 static void on_buffers(struct hold_waiter *waiter)
 {
@@ -210,7 +211,7 @@ void spread_pump(struct group *group)
 			ev_io_start(group->engine->loop, &group->local_rd);
 			return;
 		}
-		stripe_look(stripe, PATH_AGE);
+		stripe_look(stripe, group->stripe_count > 1 ? PATH_AGE : PATH_AGE_ALONE);
 		if (!stripe_can_take(stripe))
 			continue;
 		n = pull(group, stripe, choose_size(stripe, room));
