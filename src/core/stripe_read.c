@@ -137,12 +137,6 @@ bool stripe_data_is_next(const struct stripe *stripe)
 	       datagram_decode(in->ahead.bytes + in->ahead.start).serial != SERIAL_CONTROL;
 }
 
-static void take_ahead(struct hold_ahead *ahead, size_t n)
-{
-	ahead->start += (uint16_t)n;
-	ahead->n -= (uint16_t)n;
-}
-
 static int read_control(struct stripe *stripe)
 {
 	struct stripe_in *in = &stripe->in;
@@ -153,7 +147,7 @@ static int read_control(struct stripe *stripe)
 	if (result != 1)
 		return result;
 	body = in->ahead.bytes + in->ahead.start;
-	take_ahead(&in->ahead, in->datagram.size);
+	hold_take_ahead(&in->ahead, in->datagram.size);
 	in->parsed = false;
 	switch (control_decode(&control, body, in->datagram.size)) {
 	case CONTROL_SKIP:
@@ -178,7 +172,7 @@ static int drop_payload(struct stripe *stripe)
 	size_t lead = in->left < in->ahead.n ? in->left : in->ahead.n;
 	ssize_t n;
 
-	take_ahead(&in->ahead, lead);
+	hold_take_ahead(&in->ahead, lead);
 	in->left -= (uint32_t)lead;
 	if (in->left > 0) {
 		n = hold_skip(stripe->engine->pool, stripe->fd, in->left);
@@ -231,7 +225,7 @@ static int read_header(struct stripe *stripe)
 	if (result != 1)
 		return result;
 	in->datagram = datagram_decode(in->ahead.bytes + in->ahead.start);
-	take_ahead(&in->ahead, DATAGRAM_HEADER);
+	hold_take_ahead(&in->ahead, DATAGRAM_HEADER);
 	if (!header_is_sane(stripe, &in->datagram)) {
 		violate(stripe, "malformed datagram header");
 		return -1;

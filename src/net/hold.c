@@ -315,18 +315,12 @@ ssize_t hold_skip(struct hold_pool *pool, int fd, size_t max)
 		    MSG_DONTWAIT | MSG_TRUNC);
 }
 
-static void take_ahead(struct hold_ahead *ahead, size_t n)
-{
-	ahead->start += (uint16_t)n;
-	ahead->n -= (uint16_t)n;
-}
-
 /* What was peeked at is behind what was read ahead, in the scratch; sent bytes of both have gone. Reads the next tail bytes, too. */
 static bool take_sent(struct hold_pool *pool, int from, struct hold_ahead *ahead, size_t sent, size_t tail)
 {
 	size_t lead = ahead->n < sent ? ahead->n : sent;
 
-	take_ahead(ahead, lead);
+	hold_take_ahead(ahead, lead);
 	if (tail > 0) {
 		memcpy(ahead->bytes, pool->scratch + sent, tail);
 		ahead->start = 0;

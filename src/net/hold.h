@@ -87,6 +87,12 @@ struct hold_ahead {
 	uint16_t start, n, size; /* the n from start on are still to be taken; of size */
 };
 
+static inline void hold_take_ahead(struct hold_ahead *ahead, size_t n)
+{
+	ahead->start += (uint16_t)n;
+	ahead->n -= (uint16_t)n;
+}
+
 /*
  * Copies up to max bytes from one socket to another, those read ahead first, without holding any: what to doesn't take stays where it was, so that a
  * reader who is slow, or has stopped, costs no memory here. If all max were passed, up to tail bytes that follow them in the socket, as far as there's
