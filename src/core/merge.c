@@ -8,6 +8,10 @@
 /* Payload bytes that one flow may move before the others of its loop get their turn. */
 #define MERGE_BUDGET (512 * 1024)
 
+/* Pieces in which a large datagram is passed on as it comes, unless they are larger than need be. */
+#define PARTS 4
+#define PART_MAX 16384
+
 /* What a step costs at least: small datagrams take time, too. */
 #define STEP_COST 4096
 
@@ -165,6 +169,8 @@ static void datagram_done(struct group *group, struct stripe *stripe)
 {
 	struct merge *merge = &group->merge;
 
+	stripe_await(stripe, 1);
+
 	stripe->in.parsed = false;
 	merge->current = NULL;
 	merge->any = true;
@@ -183,6 +189,22 @@ static void wait_for_local(struct group *group)
 	ev_io_start(group->engine->loop, &group->local_wr);
 	if (group->merge.current != NULL)
 		ev_io_stop(group->engine->loop, &group->merge.current->rd);
+}
+
+/*
+ * Our datagrams are as large as what their stripe sends in a few milliseconds (choose_size()), so a part of one isn't long in coming; being woken for
+ * each packet of it would cost more than all the rest.
+ */
+static void await_payload(struct stripe *stripe)
+{
+	uint32_t part = stripe->in.datagram.size / PARTS;
+
+	if (stripe->base || stripe->in.datagram.size < STRIPE_BULK)
+		part = 1;
+	else if (part > PART_MAX)
+		part = PART_MAX;
+	stripe_await(stripe, part < stripe->in.left ? part : stripe->in.left);
+	ev_io_start(stripe->engine->loop, &stripe->rd);
 }
 
 /* The payload that is left, and behind it the end of the direction, have been read ahead. */
@@ -219,7 +241,7 @@ static bool copy_payload(struct group *group, struct stripe *stripe, size_t *n)
 	case HOLD_PASSED:
 		return true;
 	case HOLD_FROM_EMPTY:
-		ev_io_start(group->engine->loop, &stripe->rd);
+		await_payload(stripe);
 		break;
 	case HOLD_FROM_ENDED:
 		stripe_close(stripe, false, "ended inside a datagram");
@@ -272,7 +294,7 @@ static bool move_payload(struct group *group, struct stripe *stripe, size_t *n)
 	if (filled < 0 && errno == EAGAIN) {
 		/* Twice in a row, though it was readable: splice(2) stops at urgent data, recv(2) does not. */
 		stripe->in.dry++;
-		ev_io_start(group->engine->loop, &stripe->rd);
+		await_payload(stripe);
 	} else
 		stripe_close(stripe, false, filled == 0 ? "ended inside a datagram" : "reset by the peer");
 	return false;

@@ -381,6 +381,7 @@ void stripe_leave(struct stripe *stripe, ev_tstamp timeout)
 	stripe_set_state(stripe, STRIPE_LEAVING);
 	stripe->group = NULL;
 	stripe->in.parked = false;
+	stripe_await(stripe, 1);
 	if (timeout > 0.) {
 		ev_timer_set(&stripe->leave_timer, timeout, 0.);
 		ev_timer_start(stripe->engine->loop, &stripe->leave_timer);
@@ -429,6 +430,15 @@ void stripe_read_later(struct stripe *stripe)
 		return;
 	ev_timer_set(&stripe->again, 0., 0.);
 	ev_timer_start(stripe->engine->loop, &stripe->again);
+}
+
+void stripe_await(struct stripe *stripe, uint32_t bytes)
+{
+	bytes = bytes > 1 ? bytes : 0;
+	if (bytes == stripe->in.wanted)
+		return;
+	stripe->in.wanted = bytes;
+	sock_set_wanted(stripe->fd, bytes > 0 ? bytes : 1);
 }
 
 void stripe_park(struct stripe *stripe)

@@ -55,6 +55,7 @@ struct stripe_in {
 	uint8_t dry;  /* splices in a row that found nothing */
 	struct datagram datagram;
 	uint32_t left; /* bytes of the payload still to come */
+	uint32_t wanted; /* bytes that must have come before we're woken, if more than 1 */
 	uint32_t last; /* the last data serial here, 0 before the first */
 };
 
@@ -174,6 +175,9 @@ bool stripe_data_is_next(const struct stripe *stripe);
 /* Makes sure that there is a buffer for what is read ahead, and releases it if it is empty. False: out of memory. */
 bool stripe_borrow_ahead(struct stripe *stripe);
 void stripe_release_ahead(struct stripe *stripe);
+
+/* Waits for reading until so many bytes have come: 1 is any. */
+void stripe_await(struct stripe *stripe, uint32_t bytes);
 
 /* Stops reading until stripe_read(). */
 void stripe_park(struct stripe *stripe);

@@ -163,6 +163,11 @@ void sock_set_unsent(int fd, uint32_t bytes)
 	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
 }
 
+void sock_set_wanted(int fd, uint32_t bytes)
+{
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+}
+
 void sock_abort(int fd)
 {
 	const struct linger linger = {.l_onoff = 1, .l_linger = 0};

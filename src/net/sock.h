@@ -45,6 +45,9 @@ void sock_tune_stripe(int fd, const char *congestion);
 /* Most bytes that wait unsent in the socket before it stops being writable (TCP_NOTSENT_LOWAT). */
 void sock_set_unsent(int fd, uint32_t bytes);
 
+/* It's readable when so many bytes have come (SO_RCVLOWAT), or when no more can, or fit. */
+void sock_set_wanted(int fd, uint32_t bytes);
+
 /* Closes with a reset. */
 void sock_abort(int fd);
 
