@@ -39,6 +39,7 @@ START_TEST(test_unsent)
 	struct sock_path path = good;
 	uint32_t last = 0, limit;
 
+	path.window = UINT32_MAX;
 	for (path.pacing = 1; path.pacing < 1000000000000; path.pacing *= 3) {
 		limit = choose_unsent(&path);
 		ck_assert_uint_ge(limit, 8192);
@@ -47,6 +48,21 @@ START_TEST(test_unsent)
 		last = limit;
 	}
 	ck_assert_uint_eq(last, 512 * 1024);
+}
+END_TEST
+
+/* BBR keeps four packets under way while it probes for the round trip, and its pacing rate doesn't tell. */
+START_TEST(test_small_window)
+{
+	struct stripe stripe = {.out.path = good};
+
+	stripe.out.path.window = 4 * 1448;
+	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), 4096);
+	ck_assert_uint_eq(choose_unsent(&stripe.out.path), 8192);
+	ck_assert_uint_gt(choose_arrival(&stripe.out.path, 40000), choose_arrival(&good, 40000) + 500000);
+	/* No more than the flow has room for. */
+	ck_assert_uint_eq(choose_size(&(struct stripe){.out.path = good}, 20000), 20000);
+	ck_assert_uint_eq(choose_size(&(struct stripe){.out.path = good}, 1), 4096);
 }
 END_TEST
 
