@@ -147,5 +147,5 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("choose", test_size, test_unsent, test_arrival, test_stripe, test_sticky);
+	return RUN_TESTS("choose", test_size, test_unsent, test_small_window, test_arrival, test_stripe, test_sticky);
 }
