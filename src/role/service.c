@@ -10,6 +10,9 @@
 #include "role/service.h"
 #include "wire/bytes.h"
 
+/* Seconds. Addresses of this host come and go. */
+#define JUDGED_TIME 1.
+
 /* Seconds that the news of a connection waits for data. */
 #define NEWS_WAIT 0.01
 
@@ -287,6 +290,19 @@ static struct service *find_token(struct relay *relay, const uint8_t token[TOKEN
 	return service;
 }
 
+/* Flows to one server often come together: what was found for it a moment ago still holds. */
+static bool is_forbidden(struct relay *relay, const union addr *destination)
+{
+	ev_tstamp now = ev_now(relay->engine->loop);
+
+	if (now - relay->judged_at < JUDGED_TIME && addr_equal(&relay->judged, destination))
+		return relay->judged_forbidden;
+	relay->judged = *destination;
+	relay->judged_forbidden = service_forbidden(relay->settings, relay->routes, destination);
+	relay->judged_at = now;
+	return relay->judged_forbidden;
+}
+
 static void refuse_open(struct relay *relay, struct stripe *stripe, const struct control *open, enum reason reason)
 {
 	char client[ADDR_TEXT], destination[ADDR_TEXT];
@@ -312,7 +328,7 @@ bool service_open(struct relay *relay, struct stripe *stripe, const struct contr
 	service = NULL;
 	if (relay->draining) {
 		refuse_open(relay, stripe, open, REASON_SHUTDOWN);
-	} else if (service_forbidden(relay->settings, relay->routes, &destination)) {
+	} else if (is_forbidden(relay, &destination)) {
 		refuse_open(relay, stripe, open, REASON_FORBIDDEN);
 	} else if (relay->service_count >= relay->settings->max_groups ||
 		   (service = service_new(relay, false)) == NULL) {

@@ -54,6 +54,9 @@ struct relay {
 	struct relay_team *team;
 	unsigned index;
 	int routes; /* to ask whether a destination is this host itself */
+	union addr judged; /* the last destination, by service_forbidden() */
+	bool judged_forbidden;
+	ev_tstamp judged_at;
 	struct relay_front *front; /* relay.c's own */
 	struct stripe_list idle, held; /* the oldest first */
 	struct leaving_list leaving;
