@@ -63,18 +63,27 @@ void flow_fail(struct flow *flow, const char *why)
 	group_end(flow->group, GROUP_REFUSE, REASON_UNREACHABLE);
 }
 
-/* Each flow tells a little of what the next will be like. */
-static void note_appetite(struct proxy *proxy, bool bulk)
+/* Each flow tells a little of what the next will be like: it counts as small until it has shown that it isn't. */
+static void note_beginning(struct proxy *proxy)
 {
-	proxy->appetite += ((bulk ? 1. : 0.) - proxy->appetite) / APPETITE_MEMORY;
+	proxy->appetite -= proxy->appetite / APPETITE_MEMORY;
+}
+
+static void note_bulk(struct flow *flow)
+{
+	struct proxy *proxy = flow->proxy;
+
+	if (flow->noted)
+		return;
+	flow->noted = true;
+	proxy->appetite += 1. / APPETITE_MEMORY;
+	proxy->appetite = proxy->appetite < 1. ? proxy->appetite : 1.;
 }
 
 static void on_ended(struct group *group, enum reason reason)
 {
 	struct flow *flow = group->owner;
 
-	if (group->moved < GROW_AT)
-		note_appetite(flow->proxy, false);
 	tell_quietly(flow, "ended: ", reason == REASON_NONE ? "finished" : reason_text(reason));
 	flow_free(flow);
 }
@@ -125,7 +134,7 @@ static void on_grow(struct group *group)
 {
 	struct flow *flow = group->owner;
 
-	note_appetite(flow->proxy, true);
+	note_bulk(flow);
 	flow->proxy->bulk_flows++;
 	fan_bulk(&flow->fan, flow->proxy->bulk_flows);
 	follow_fan(flow);
@@ -292,6 +301,7 @@ static void open_group(struct flow *flow)
 	}
 	randombytes_buf(flow->token, sizeof(flow->token));
 	fan_init(&flow->fan, first_share(flow), proxy->settings->stripes_min, proxy->settings->stripes);
+	note_beginning(proxy);
 	follow_fan(flow);
 	/* What the client has said meanwhile leaves along with Open. */
 	if (!group->ended)

@@ -33,6 +33,7 @@ struct flow {
 	uint8_t token[TOKEN_SIZE];
 	const struct stripe *opener; /* the one that Open was sent on; only to be compared */
 	struct fan fan;
+	bool noted; /* in the proxy's appetite, as bulk */
 	LIST_HEAD(, flow_dial) dials;
 };
 
