@@ -41,8 +41,8 @@ enum stripe_state {
 /* Control datagrams that wait to be sent. What a peer that reads can make us queue fits twice. */
 #define STRIPE_CONTROL_QUEUE 256
 
-/* A payload of which this much is left goes through a pipe; less is copied. */
-#define STRIPE_BULK 16384
+/* A payload of which this much is left goes through a pipe; less is copied, which costs no more: tests/bench/crossover.c. */
+#define STRIPE_BULK 32768
 
 /* The incoming half: a header, then the payload of a control datagram or of a data datagram (to the merge). */
 struct stripe_in {
