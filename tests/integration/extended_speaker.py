@@ -187,6 +187,7 @@ class Group:
         self.connected = False
         self.serial = 0  # the last that was sent
         self.fin = None
+        self.waited_for = False  # a later client may have the same port
         self.detached = set()  # stripes on which the other end has said Detach
         self.carriers = set()  # stripes on which data came
         self._due = 1
@@ -393,15 +394,18 @@ class Relay:
         return found()
 
     def wait_group(self, client=None, stripes=1):
-        """A group with as many stripes, of that client's address (any if None)."""
+        """A new group with as many stripes, of that client's address (any if None)."""
         def found():
             return next((group for group in self.groups
-                         if client in (None, group.client) and len(group.stripes) >= stripes), None)
+                         if client in (None, group.client) and not group.waited_for
+                         and len(group.stripes) >= stripes), None)
 
         with self._changed:
             if not self._changed.wait_for(found, self.timeout):
                 raise Broken(f'no group with {stripes} stripes came')
-            return found()
+            group = found()
+            group.waited_for = True
+            return group
 
     def close(self):
         with contextlib.suppress(OSError):
