@@ -115,6 +115,6 @@ void engine_free(struct engine *engine)
 		hangup_free(engine->hangup);
 	if (engine->loop != NULL)
 		ev_loop_destroy(engine->loop);
-	free(engine->spare.bytes);
+	free(engine->spare);
 	free(engine);
 }

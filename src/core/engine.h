@@ -7,7 +7,6 @@
 #include <sys/queue.h>
 
 #include "core/counters.h"
-#include "net/hold.h"
 
 /* What both roles can be told about the data path. */
 struct engine_settings {
@@ -34,7 +33,7 @@ struct engine {
 	struct counters counters;
 	struct stripe_list stripes; /* all there are */
 	struct stripe_list unflushed; /* those with controls that leave before the loop waits */
-	struct hold_ahead spare;      /* a buffer for reading ahead that nobody has, or NULL bytes */
+	uint8_t *spare;		      /* a buffer for reading ahead that nobody has, or NULL */
 	unsigned leaving;	    /* those of groups that have ended, not idle yet */
 	struct grave *graves;
 	ev_prepare undertaker;

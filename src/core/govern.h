@@ -19,7 +19,7 @@ struct group;
 struct govern {
 	bool on;
 	bool startup;		     /* the rate still grows */
-	bool free;		     /* nothing is bounded: the path is short */
+	bool free;		     /* nothing is bounded: the path is short, or crowded */
 	bool denied;		     /* the spread waits for a tick that brings room */
 	bool limited;		     /* in this round the stripes, or we, held the flow back */
 	ev_tstamp used_at;	     /* when bytes were last given to stripes */

@@ -210,13 +210,14 @@ static void await_payload(struct stripe *stripe)
 /* The payload that is left, and behind it the end of the direction, have been read ahead. */
 static bool end_is_next(const struct merge *merge, const struct stripe_in *in)
 {
-	const uint8_t *next = in->ahead.bytes + in->ahead.start + in->left;
 	size_t n = in->ahead.n > in->left ? in->ahead.n - in->left : 0;
 	struct datagram datagram;
 	struct control control;
+	const uint8_t *next;
 
 	if (n < DATAGRAM_HEADER)
 		return false;
+	next = in->ahead.bytes + in->ahead.start + in->left;
 	datagram = datagram_decode(next);
 	return datagram.serial == SERIAL_CONTROL && datagram.size <= n - DATAGRAM_HEADER &&
 	       control_decode(&control, next + DATAGRAM_HEADER, datagram.size) == CONTROL_OK &&

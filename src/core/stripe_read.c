@@ -74,12 +74,13 @@ static int read_failed(struct stripe *stripe, ssize_t n)
 
 bool stripe_borrow_ahead(struct stripe *stripe)
 {
-	struct hold_ahead *ahead = &stripe->in.ahead, *spare = &stripe->engine->spare;
+	struct hold_ahead *ahead = &stripe->in.ahead;
+	struct engine *engine = stripe->engine;
 
 	if (ahead->bytes != NULL)
 		return true;
-	*ahead = (struct hold_ahead){.bytes = spare->bytes, .size = HOLD_AHEAD};
-	spare->bytes = NULL;
+	*ahead = (struct hold_ahead){.bytes = engine->spare, .size = HOLD_AHEAD};
+	engine->spare = NULL;
 	if (ahead->bytes == NULL)
 		ahead->bytes = malloc(HOLD_AHEAD);
 	if (ahead->bytes == NULL)
@@ -89,12 +90,13 @@ bool stripe_borrow_ahead(struct stripe *stripe)
 
 void stripe_release_ahead(struct stripe *stripe)
 {
-	struct hold_ahead *ahead = &stripe->in.ahead, *spare = &stripe->engine->spare;
+	struct hold_ahead *ahead = &stripe->in.ahead;
+	struct engine *engine = stripe->engine;
 
 	if (ahead->bytes == NULL || ahead->n > 0)
 		return;
-	if (spare->bytes == NULL)
-		spare->bytes = ahead->bytes;
+	if (engine->spare == NULL)
+		engine->spare = ahead->bytes;
 	else
 		free(ahead->bytes);
 	*ahead = (struct hold_ahead){0};
