@@ -54,12 +54,14 @@ uint32_t choose_size(const struct stripe *stripe, uint64_t room)
 uint64_t choose_arrival(const struct sock_path *path, uint32_t size)
 {
 	uint32_t free_room = room(path);
-	uint64_t wait = path->unsent;
+	uint64_t wait = path->unsent, time = path->rtt / 2;
 
-	/* What the window doesn't let go has to wait for acknowledgements. */
-	if (size > free_room)
+	/* What the window doesn't let go has to wait for acknowledgements: up to a round trip if all of it was sent at once. */
+	if (size > free_room) {
 		wait += size - free_room;
-	return path->rtt / 2 + wait * SECOND / rate(path);
+		time += path->rtt / 2;
+	}
+	return time + wait * SECOND / rate(path);
 }
 
 struct stripe *choose_stripe(struct group *group)

@@ -23,16 +23,21 @@
 #define FLYING 1.35
 
 /*
- * How fast bytes are given to stripes, as a multiple of the rate: it follows the queue, which is what round trips are longer than the shortest by, and
- * which should be a sixteenth of that, within bounds (microseconds). For one round of each cycle it's more, to see whether the path carries more.
+ * How fast bytes are given to stripes, as a multiple of the rate. In the first round of each cycle it's more, to see whether the path carries more; that
+ * shows in this round or in the second, and if it does the cycle begins anew. In the others it's a little less, and less still as long as there's a queue: that is what
+ * round trips are longer than the shortest by, beyond what is only noise (a share of the shortest, and within bounds of microseconds).
  */
-#define PACE_PROBE 1.125
-#define PACE_MIN 0.75
-#define PACE_SLOPE 0.8
 #define CYCLE 8
-#define QUEUE_SHARE 20
-#define QUEUE_MIN 2500.
-#define QUEUE_MAX 10000.
+#define PACE_PROBE 1.08
+#define PACE_CRUISE 1.01
+#define PACE_MIN 0.75
+#define GROWN 1.03
+#define NOISE_SHARE 50
+#define NOISE_MIN 1500.
+#define NOISE_MAX 5000.
+
+/* Of the rounds' rates so many of the best are averaged: what is measured of one round has errors of some percent both ways. */
+#define BEST 2
 
 /* Seconds for which what wasn't used of the pace is kept. */
 #define PACE_KEPT 0.01
@@ -70,21 +75,38 @@ void govern_stop(struct group *group)
 
 static bool queue_is_long(const struct govern *govern)
 {
-	return govern->rtt > govern->rtt_min * (1 + QUEUE_LONG) + QUEUE_MIN;
+	return govern->rtt > govern->rtt_min * (1 + QUEUE_LONG) + NOISE_MIN;
 }
 
-/* The best of the last rounds; where there is a long queue, of the very last: the path may have got slower. */
+/* Microseconds by which round trips are longer than they need be. */
+static double queue(const struct govern *govern)
+{
+	double noise = govern->rtt_min / NOISE_SHARE;
+
+	noise = noise < NOISE_MIN ? NOISE_MIN : noise > NOISE_MAX ? NOISE_MAX : noise;
+	return govern->rtt > govern->rtt_min + noise ? govern->rtt - govern->rtt_min - noise : 0.;
+}
+
+/* By the best of the last rounds; where there is a long queue, of the very last: the path may have got slower. While it still grows the best alone counts. */
 static double best_rate(const struct govern *govern)
 {
 	unsigned rounds = queue_is_long(govern) && !govern->startup ? ROUNDS_LONG : GOVERN_ROUNDS;
-	double best = 0.;
+	unsigned most = govern->startup ? 1 : BEST, n = 0;
+	double best[BEST] = {0.}, sum = 0.;
 
 	for (unsigned i = 0; i < rounds; i++) {
 		double rate = govern->rates[(govern->round - i) % GOVERN_ROUNDS];
 
-		best = rate > best ? rate : best;
+		for (unsigned j = 0; j < most; j++) {
+			double smaller = rate < best[j] ? rate : best[j];
+
+			best[j] = rate < best[j] ? best[j] : rate;
+			rate = smaller;
+		}
 	}
-	return best;
+	for (; n < most && best[n] > 0.; n++)
+		sum += best[n];
+	return n > 0 ? sum / n : 0.;
 }
 
 static struct govern_sample add_up(struct group *group)
@@ -134,12 +156,10 @@ static void learn_rtt(struct govern *govern, const struct govern_sample *sample,
 /* As a multiple of the rate. */
 static double pace(const struct govern *govern)
 {
-	double shortest = govern->rtt_min, target = shortest / QUEUE_SHARE, factor;
+	double factor = PACE_CRUISE - queue(govern) / govern->rtt_min;
 
-	if (govern->round % CYCLE == 0)
+	if (govern->phase == 0)
 		return PACE_PROBE;
-	target = target < QUEUE_MIN ? QUEUE_MIN : target > QUEUE_MAX ? QUEUE_MAX : target;
-	factor = 1. + PACE_SLOPE * (target - (govern->rtt - shortest)) / shortest;
 	return factor > PACE_MIN ? factor : PACE_MIN;
 }
 
@@ -167,17 +187,23 @@ static void judge_slowness(struct govern *govern, const struct govern_sample *sa
 
 static void end_round(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
 {
-	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
+	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at), before = best_rate(govern);
 	bool limited = govern->limited;
 
 	govern->delivered = sample->delivered;
 	govern->round_at = now;
 	govern->limited = false;
 	/* A flow that had nothing to send says nothing of what the path carries, unless it's more than was known. */
-	if (!limited && rate <= best_rate(govern))
+	if (!limited && rate <= before)
 		return;
-	govern->round++;
-	govern->rates[govern->round % GOVERN_ROUNDS] = rate;
+	govern->rates[++govern->round % GOVERN_ROUNDS] = rate;
+	govern->phase = (govern->phase + 1) % CYCLE;
+	if ((govern->phase == 1 || govern->phase == 2) && rate > before * GROWN) {
+		/* That's no error of measurement. */
+		govern->rates[(govern->round - 1) % GOVERN_ROUNDS] = rate;
+		if (queue(govern) == 0.)
+			govern->phase = 0;
+	}
 	if (!govern->startup) {
 		judge_slowness(govern, sample, now);
 		return;
@@ -272,6 +298,7 @@ void govern_begin(struct govern *govern, ev_tstamp now)
 static bool begin(struct group *group)
 {
 	struct govern *govern = group->govern;
+	struct stripe *stripe;
 
 	if (govern == NULL) {
 		govern = group->govern = calloc(1, sizeof(*govern));
@@ -279,6 +306,8 @@ static bool begin(struct group *group)
 			return false;
 		ev_timer_init(&govern->tick, on_tick, 0., 0.);
 		govern->tick.data = group;
+		TAILQ_FOREACH(stripe, &group->stripes, group_link)
+			stripe_settle(stripe);
 	}
 	govern->on = true;
 	govern->used_at = ev_now(group->engine->loop);

@@ -31,6 +31,7 @@ struct govern {
 	ev_tstamp round_at, looked_at;
 	double rates[GOVERN_ROUNDS]; /* bytes a second, of the last rounds */
 	unsigned round;
+	unsigned phase;		     /* rounds since the last one that sent more than the rate */
 	double plateau;		     /* the rate that startup has last grown beyond */
 	unsigned flat;		     /* rounds since then */
 	unsigned slow;		     /* rounds in a row that ended with a long queue */

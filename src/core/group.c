@@ -97,8 +97,12 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe->group = group;
 	stripe->in.parked = false;
 	stripe->out.counted = stripe->out.carried = false;
+	/* What was known of it is of when it last carried something: that has arrived, or it wouldn't be idle. */
+	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
+	if (group->govern != NULL)
+		stripe_settle(stripe);
 	if (first != NULL)
 		stripe_send(stripe, first);
 	spread_say_end(group);
@@ -111,17 +115,18 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 
 void group_confirm(struct group *group, struct stripe *stripe)
 {
-	if (!stripe->out.waits)
+	if (!stripe->out.asked)
 		return;
-	stripe->out.waits = false;
+	stripe->out.asked = stripe->out.waits = false;
 	spread_say_end(group);
 	if (!group->ended)
 		spread_pump(group);
+	group_check_done(group);
 }
 
 void group_remove(struct group *group, struct stripe *stripe)
 {
-	stripe->out.waits = false;
+	stripe->out.asked = stripe->out.waits = false;
 	TAILQ_REMOVE(&group->stripes, stripe, group_link);
 	group->stripe_count--;
 	stripe->group = NULL;
@@ -223,6 +228,17 @@ bool group_control(struct group *group, const struct control *control)
 	return merge_end(group, control->reset.serial, true);
 }
 
+bool group_is_unconfirmed(const struct group *group)
+{
+	const struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (stripe->out.asked && stripe->out.carried)
+			return true;
+	}
+	return false;
+}
+
 void group_check_done(struct group *group)
 {
 	struct engine *engine = group->engine;
@@ -235,7 +251,8 @@ void group_check_done(struct group *group)
 		ev_timer_set(&group->timer, 0., ACKNOWLEDGED_POLL);
 		ev_timer_start(engine->loop, &group->timer);
 	} else if (group->merge.done && group->spread.done) {
-		group_end(group, GROUP_FINISH, REASON_NONE);
+		if (!group_is_unconfirmed(group))
+			group_end(group, GROUP_FINISH, REASON_NONE);
 	} else if (group->stripe_count == 0 && group->joining == 0 && group->local >= 0 &&
 		   !(group->spread.done && merge_complete(group))) {
 		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);

@@ -68,7 +68,7 @@ static struct stripe *stripe_that_talks(struct group *group)
 	if (stripe != NULL && !stripe->detach_sent && !stripe->out.waits)
 		return stripe;
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!stripe->detach_sent && !stripe->out.waits)
+		if (!stripe->detach_sent && !stripe->out.asked)
 			return stripe;
 	}
 	return NULL;
@@ -89,6 +89,9 @@ void spread_say_end(struct group *group)
 		return;
 	}
 	if (spread->done && !group->local_failed)
+		return;
+	/* Reset is the end of the group. */
+	if (group->local_failed && group_is_unconfirmed(group))
 		return;
 	stripe = stripe_that_talks(group);
 	if (stripe == NULL)

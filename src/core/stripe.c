@@ -13,6 +13,9 @@
 /* What the queue of controls keeps free of Pongs, so that a peer that only pings can't crowd out the rest. */
 #define CONTROL_QUEUE_RESERVE 128
 
+/* Packets: the window of a new connection (TCP_INIT_CWND in include/net/tcp.h). */
+#define WINDOW_FIRST 10
+
 /* Counts the stripe in, or out, by its state. */
 static void count_state(struct stripe *stripe, int change)
 {
@@ -235,7 +238,7 @@ void stripe_close(struct stripe *stripe, bool clean, const char *why)
 	if (stripe->state == STRIPE_BOUND) {
 		struct group *group = stripe->group;
 		/* If the peer had bound it, it hears of the loss itself, and ends the group. */
-		bool missed = !stripe->out.waits;
+		bool missed = !stripe->out.asked || stripe->out.carried;
 
 		log_debug("flow %u: stripe lost: %s", group->number, why);
 		counter_add(&stripe->engine->counters.stripes_lost, 1);
@@ -327,13 +330,20 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 {
 	struct stripe_out *out = &stripe->out;
 	ev_tstamp now = ev_now(stripe->engine->loop);
-	uint32_t limit;
+	uint32_t limit, first;
 
 	if (out->path_at != 0. && now - out->path_at < max_age)
 		return;
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;
 	out->path_at = now;
+	first = WINDOW_FIRST * out->path.mss;
+	/* Losses have made it smaller than it was at first. */
+	if (out->path.window < first)
+		stripe_settle(stripe);
+	/* But for BBR, the next byte makes it begin anew: tcp_slow_start_after_idle_check() in include/net/tcp.h. */
+	if (out->path.rested && !out->settled && out->path.window > first)
+		out->path.window = first;
 	limit = choose_unsent(&out->path);
 	if (limit > out->unsent_limit + out->unsent_limit / 4 || limit < out->unsent_limit - out->unsent_limit / 4) {
 		sock_set_unsent(stripe->fd, limit);
@@ -344,6 +354,14 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 		out->writable = false;
 		ev_io_start(stripe->engine->loop, &stripe->wr);
 	}
+}
+
+void stripe_settle(struct stripe *stripe)
+{
+	if (stripe->out.settled)
+		return;
+	stripe->out.settled = true;
+	sock_set_congestion(stripe->fd, stripe->engine->settings.congestion);
 }
 
 /* Leaving a group */

@@ -69,9 +69,11 @@ struct stripe_out {
 	bool writable; /* may take data: not known to be full */
 	bool shut;     /* base protocol: FIN sent */
 	struct sock_path path;
-	bool waits;    /* takes no data before the peer has confirmed that it is bound: see group_confirm() */
+	bool asked;    /* the peer has yet to confirm that it is bound: see group_confirm() */
+	bool waits;    /* and takes no data before */
 	bool carried;  /* data of this flow has gone out on it */
 	bool counted;  /* path.delivered is of this flow's time */
+	bool settled;  /* uses the congestion control that was asked for */
 	ev_tstamp path_at; /* when path was asked for; 0: never */
 	uint32_t unsent_limit;
 };
@@ -147,6 +149,9 @@ bool stripe_can_take(const struct stripe *stripe);
 
 /* Asks the kernel for the state of the path, if what's known is older than max_age seconds. */
 void stripe_look(struct stripe *stripe, ev_tstamp max_age);
+
+/* From now on it uses the congestion control that was asked for, not what it began with. */
+void stripe_settle(struct stripe *stripe);
 
 /* Says that it leaves its group while the group goes on. */
 void stripe_detach(struct stripe *stripe);

@@ -143,13 +143,27 @@ void sock_tune_local(int fd)
 	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE);
 }
 
+void sock_set_congestion(int fd, const char *congestion)
+{
+	if (congestion[0] != '\0')
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, strlen(congestion));
+}
+
+/*
+ * BBR paces, and as long as a connection has had little to send it doesn't know how fast: then packets leave some milliseconds apart. Reno, which every
+ * kernel has and lets everybody use, sends its window at once.
+ */
+void sock_begin_congestion(int fd, const char *congestion)
+{
+	sock_set_congestion(fd, strcmp(congestion, "bbr") == 0 ? "reno" : congestion);
+}
+
 void sock_tune_stripe(int fd, const char *congestion)
 {
 	sock_tune_local(fd);
 	set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL);
 	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-	if (congestion[0] != '\0')
-		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, strlen(congestion));
+	sock_begin_congestion(fd, congestion);
 	/*
 	 * SO_RCVLOWAT grows the receive buffer without turning its autotuning off, as SO_RCVBUF would (tcp_set_rcvlowat() in
 	 * net/ipv4/tcp.c); then any byte shall wake us again.
@@ -212,6 +226,8 @@ int sock_path(int fd, struct sock_path *path)
 	path->delivered = info.tcpi_bytes_acked + (uint64_t)info.tcpi_sacked * info.tcpi_snd_mss;
 	path->rtt_min = info.tcpi_min_rtt;
 	path->stalled = info.tcpi_backoff > 0;
+	path->silence = info.tcpi_last_ack_recv;
+	path->rested = (uint64_t)info.tcpi_last_data_sent * 1000 > info.tcpi_rto;
 	return 0;
 }
 

@@ -39,8 +39,12 @@ int sock_peer(int fd, union addr *a);
 /* Sets what the sockets towards client and server need: no delay, keep-alive. */
 void sock_tune_local(int fd);
 
-/* Sets what a stripe needs: no delay, keep-alive, a short queue of unsent data, a large first receive buffer, the algorithm. */
+/* Sets what a stripe needs: no delay, keep-alive, a large first receive buffer, what sock_begin_congestion() sets. */
 void sock_tune_stripe(int fd, const char *congestion);
+
+/* Sets the algorithm, or what stripes that will have it begin with. Accepted sockets get that of the listener. Empty: leaves it as it is. */
+void sock_set_congestion(int fd, const char *congestion);
+void sock_begin_congestion(int fd, const char *congestion);
 
 /* Most bytes that wait unsent in the socket before it stops being writable (TCP_NOTSENT_LOWAT). */
 void sock_set_unsent(int fd, uint32_t bytes);
@@ -65,6 +69,8 @@ struct sock_path {
 	uint64_t delivered; /* so far */
 	uint32_t rtt_min;
 	bool stalled;	 /* a retransmission timer has expired and nothing was acknowledged since */
+	bool rested;	 /* has sent nothing for longer than the retransmission timeout */
+	uint32_t silence; /* milliseconds since the peer's last packet */
 };
 
 /* Returns 0 or -1. */

@@ -9,7 +9,10 @@
 #include "role/flow.h"
 
 /* Payload bytes after which a flow is worth all its stripes. */
-#define GROW_AT (64 * 1024)
+#define GROW_AT (16 * 1024)
+
+/* Milliseconds after which an idle stripe isn't trusted: it's pinged more often. */
+#define SILENCE_MAX 25000
 
 /* How many flows the appetite remembers. */
 #define APPETITE_MEMORY 8
@@ -112,7 +115,7 @@ static void follow_fan(struct flow *flow)
 		return;
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		has += !stripe->detach_sent;
-		confirmed += !stripe->detach_sent && !stripe->out.waits;
+		confirmed += !stripe->detach_sent && !stripe->out.asked;
 	}
 	if (has + flow->wish.missing < flow->fan.target) {
 		supply_ask(supply, &flow->wish, flow->fan.target - has - flow->wish.missing);
@@ -124,7 +127,7 @@ static void follow_fan(struct flow *flow)
 	supply_lower(supply, &flow->wish, pending);
 	excess -= pending;
 	while (excess-- > 0 && !group->ended && (stripe = spare_stripe(group)) != NULL) {
-		if (!stripe->out.waits && --confirmed == 0)
+		if (!stripe->out.asked && --confirmed == 0)
 			return;
 		stripe_detach(stripe);
 	}
@@ -158,8 +161,13 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 		control.open.destination = flow->destination;
 		control.open.client = flow->client;
 	} else {
-		/* It may have waited in the pool for long: what it carried would be lost with it. */
-		stripe->out.waits = true;
+		/*
+		 * One that has died unnoticed, or that the relay is just closing, would take with it what it carries. So it carries nothing
+		 * until it was answered; but at the flow's beginning, when all hangs on the opener anyway, one that was lately heard of may.
+		 */
+		stripe_look(stripe, 0.);
+		stripe->out.asked = true;
+		stripe->out.waits = flow->group->number != 0 || stripe->out.path.silence > SILENCE_MAX;
 		control.type = CONTROL_JOIN;
 		memcpy(control.join.token, flow->token, TOKEN_SIZE);
 	}

@@ -178,6 +178,8 @@ struct relay *relay_new(struct engine *engine, const struct relay_settings *sett
 		return NULL;
 	}
 	front->acceptor.accepted = on_accepted;
+	/* Here already: BBR, where it's the system's default, would make connections pace before they are accepted. */
+	sock_begin_congestion(front->acceptor.fd, engine->settings.congestion);
 	front->relay = relay;
 	LIST_INIT(&front->arrivals);
 	relay->engine = engine;
