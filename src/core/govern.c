@@ -24,8 +24,9 @@
 
 /*
  * How fast bytes are given to stripes, as a multiple of the rate. In the first round of each cycle it's more, to see whether the path carries more; that
- * shows in this round or in the second, and if it does the cycle begins anew. In the others it's a little less, and less still as long as there's a queue: that is what
- * round trips are longer than the shortest by, beyond what is only noise (a share of the shortest, and within bounds of microseconds).
+ * shows in this round or in the second, and if it does the cycle begins anew. In the others it's less as long as there's a queue: that is what round trips are
+ * longer than the shortest by, beyond what is only noise (a share of the shortest, and within bounds of microseconds). Without one it's a hundredth more,
+ * since what is measured is more often too little than too much.
  */
 #define CYCLE 8
 #define PACE_PROBE 1.08
@@ -95,7 +96,7 @@ static double best_rate(const struct govern *govern)
 	double best[BEST] = {0.}, sum = 0.;
 
 	for (unsigned i = 0; i < rounds; i++) {
-		double rate = govern->rates[(govern->round - i) % GOVERN_ROUNDS];
+		double rate = govern->rates[(govern->round + GOVERN_ROUNDS - i) % GOVERN_ROUNDS];
 
 		for (unsigned j = 0; j < most; j++) {
 			double smaller = rate < best[j] ? rate : best[j];
@@ -187,7 +188,8 @@ static void judge_slowness(struct govern *govern, const struct govern_sample *sa
 
 static void end_round(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
 {
-	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at), before = best_rate(govern);
+	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
+	double before = best_rate(govern);
 	bool limited = govern->limited;
 
 	govern->delivered = sample->delivered;
@@ -233,6 +235,9 @@ void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_
 {
 	double rate;
 
+	/* It's the time of day, which may be set back. */
+	if (now < govern->looked_at)
+		govern->looked_at = govern->round_at = govern->rtt_at = now;
 	learn_rtt(govern, sample, now);
 	if (now - govern->round_at >= (govern->rtt_min > ROUND_MIN * 1e6 ? govern->rtt_min / 1e6 : ROUND_MIN))
 		end_round(govern, sample, now);

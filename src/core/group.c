@@ -97,7 +97,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe->group = group;
 	stripe->in.parked = false;
 	stripe->out.counted = stripe->out.carried = false;
-	/* What was known of it is of when it last carried something: that has arrived, or it wouldn't be idle. */
+	/* What was known of it is of when it last carried something, and that has mostly arrived, or it wouldn't be idle. */
 	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;

@@ -58,8 +58,8 @@ void group_stop_reading(struct group *group);
 void group_add(struct group *group, struct stripe *stripe, const struct control *first);
 
 /*
- * The peer has confirmed a stripe whose out.asked was set before group_add(). Until then the end of the flow isn't told to stripes that have been
- * confirmed, if this one has carried data: the peer would be left without any stripe, and couldn't know that one is still to come.
+ * The peer has confirmed a stripe whose out.asked was set before group_add(). Until then the group doesn't end, if this one has carried data: the others
+ * would leave, and the peer couldn't know that one is still to come.
  */
 void group_confirm(struct group *group, struct stripe *stripe);
 bool group_is_unconfirmed(const struct group *group);

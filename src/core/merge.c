@@ -99,8 +99,8 @@ static void end_reached(struct group *group)
 	if (merge->done || merge->stopped || group->local < 0 || !hold_empty(&merge->hold))
 		return;
 	merge->done = true;
-	/* When the other direction has ended, too, the socket is closed. */
-	if (!merge->reset && !group->spread.done)
+	/* When the other direction has ended, too, the socket is closed: mostly at once. */
+	if (!merge->reset && (!group->spread.done || group_is_unconfirmed(group)))
 		shutdown(group->local, SHUT_WR);
 	group_check_done(group);
 }

@@ -332,7 +332,7 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 	ev_tstamp now = ev_now(stripe->engine->loop);
 	uint32_t limit, first;
 
-	if (out->path_at != 0. && now - out->path_at < max_age)
+	if (out->path_at != 0. && now >= out->path_at && now - out->path_at < max_age)
 		return;
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;

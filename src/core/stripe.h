@@ -68,14 +68,14 @@ struct stripe_out {
 	bool pending;	      /* in engine->unflushed */
 	bool writable; /* may take data: not known to be full */
 	bool shut;     /* base protocol: FIN sent */
-	struct sock_path path;
 	bool asked;    /* the peer has yet to confirm that it is bound: see group_confirm() */
 	bool waits;    /* and takes no data before */
 	bool carried;  /* data of this flow has gone out on it */
-	bool counted;  /* path.delivered is of this flow's time */
 	bool settled;  /* uses the congestion control that was asked for */
-	ev_tstamp path_at; /* when path was asked for; 0: never */
+	bool counted;  /* path.delivered is of this flow's time */
 	uint32_t unsent_limit;
+	struct sock_path path;
+	ev_tstamp path_at; /* when path was asked for; 0: never */
 };
 
 /* One TCP connection between proxy and relay, greeted. */

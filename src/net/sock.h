@@ -68,9 +68,9 @@ struct sock_path {
 	uint64_t pacing;
 	uint64_t delivered; /* so far */
 	uint32_t rtt_min;
+	uint32_t silence; /* milliseconds since the peer's last packet */
 	bool stalled;	 /* a retransmission timer has expired and nothing was acknowledged since */
 	bool rested;	 /* has sent nothing for longer than the retransmission timeout */
-	uint32_t silence; /* milliseconds since the peer's last packet */
 };
 
 /* Returns 0 or -1. */

@@ -7,22 +7,29 @@
 /* Looks that new stripes are given: one to get going, two to be judged by. */
 #define TRIAL_LOOKS 3
 
-/* Looks before the first trial, by when the flow has left slow start behind, and from one that failed to the next. */
+/*
+ * Looks before the first trial, by when the flow has left slow start behind, and from one that failed to the next. Without BBR what makes more stripes
+ * worthwhile is loss, which ends slow start soon.
+ */
 #define PAUSE_FIRST 4
+#define PAUSE_FIRST_SOON 1
 #define PAUSE_MAX 120
 
 /* A flow slower than this, in bytes between looks, isn't held back by the number of its stripes. */
 #define WORTH_MIN (64 * 1024)
 #define WORTH_STRIPE (8 * 1024)
 
-void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most)
+void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bool soon)
 {
+	unsigned pause = soon ? PAUSE_FIRST_SOON : PAUSE_FIRST;
+
 	*fan = (struct fan){
 		.least = least,
 		.most = most,
 		.target = first < least ? least : first < most ? first : most,
-		.next_pause = PAUSE_FIRST,
-		.pause = PAUSE_FIRST,
+		.soon = soon,
+		.next_pause = pause,
+		.pause = pause,
 	};
 }
 
@@ -77,7 +84,7 @@ static void judge_trial(struct fan *fan, unsigned most)
 	if (rewarded(fan)) {
 		fan->proven = 0;
 		fan->earned = true;
-		fan->next_pause = PAUSE_FIRST;
+		fan->next_pause = fan->soon ? PAUSE_FIRST_SOON : PAUSE_FIRST;
 		if (fan->target < most)
 			begin_trial(fan, most);
 		return;
@@ -113,7 +120,7 @@ static void rest(struct fan *fan)
 
 	if (++fan->still != STILL_LOOKS)
 		return;
-	fan_init(fan, 1, fan->least, fan->most);
+	fan_init(fan, 1, fan->least, fan->most, fan->soon);
 	fan->moved = moved;
 	fan->still = STILL_LOOKS;
 }

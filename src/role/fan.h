@@ -24,6 +24,7 @@ struct fan {
 	unsigned least, most; /* bounds of target */
 	unsigned target;      /* stripes that the flow should have */
 	unsigned proven;      /* what it had before the trial that is going on; 0: none is */
+	bool soon;
 	bool bulk;
 	bool earned;	      /* a trial has shown that more are better */
 	uint64_t moved;	      /* bytes at the last look */
@@ -35,8 +36,8 @@ struct fan {
 	unsigned next_pause;
 };
 
-/* first: stripes at the beginning; never fewer than least, nor more than most. */
-void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most);
+/* first: stripes at the beginning; never fewer than least, nor more than most. soon: more are tried sooner, for stripes without BBR. */
+void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bool soon);
 
 /* The flow has moved enough to be called bulk. flows: how many are, with this one. */
 void fan_bulk(struct fan *fan, unsigned flows);

@@ -151,8 +151,12 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 	struct flow *flow = (struct flow *)((char *)wish - offsetof(struct flow, wish));
 	struct control control;
 
+	if (flow->fan.target > 1)
+		stripe_look(stripe, 0.);
 	if (flow->opener == NULL) {
 		flow->opener = stripe;
+		/* So what comes first tends to leave with Open: the warmest stripe, and the one that need not wait for another. */
+		flow->group->spread.last = stripe;
 		/* So a relay of several workers need not move it. Where stripes join they are mixed anew. */
 		if (stripe->home != 0 && flow->fan.target == 1)
 			memcpy(flow->token, &stripe->home, sizeof(stripe->home));
@@ -165,7 +169,6 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 		 * One that has died unnoticed, or that the relay is just closing, would take with it what it carries. So it carries nothing
 		 * until it was answered; but at the flow's beginning, when all hangs on the opener anyway, one that was lately heard of may.
 		 */
-		stripe_look(stripe, 0.);
 		stripe->out.asked = true;
 		stripe->out.waits = flow->group->number != 0 || stripe->out.path.silence > SILENCE_MAX;
 		control.type = CONTROL_JOIN;
@@ -186,12 +189,17 @@ static void refused(struct flow *flow, enum reason reason)
 	group_end(flow->group, GROUP_REFUSE, reason);
 }
 
-/* Refused is what the stripe asked for: with Open the flow, with Join only its part in it, if nothing went out on it yet. */
+/* Refused is what the stripe asked for: with Open the flow, with Join only its part in it, if nothing went out on it yet that is still wanted. */
 static void refused_by(struct flow *flow, struct stripe *stripe, enum reason reason)
 {
-	if (stripe == flow->opener && flow->group->number == 0) {
+	const struct group *group = flow->group;
+
+	bool lost = stripe->out.carried && !group->spread.stopped;
+
+	/* Joins that wait for Open are given the reason that it is given, and one of these may come first. */
+	if (group->number == 0 && (stripe == flow->opener || (lost && reason != REASON_NO_GROUP))) {
 		refused(flow, reason);
-	} else if (stripe->out.carried) {
+	} else if (lost) {
 		tell(flow, "reset: a stripe that carried data was refused: ", reason_text(reason));
 		group_end(flow->group, GROUP_ABORT, reason);
 	} else {
@@ -308,7 +316,8 @@ static void open_group(struct flow *flow)
 		return;
 	}
 	randombytes_buf(flow->token, sizeof(flow->token));
-	fan_init(&flow->fan, first_share(flow), proxy->settings->stripes_min, proxy->settings->stripes);
+	fan_init(&flow->fan, first_share(flow), proxy->settings->stripes_min, proxy->settings->stripes,
+		 strcmp(proxy->engine->settings.congestion, "bbr") != 0);
 	note_beginning(proxy);
 	follow_fan(flow);
 	/* What the client has said meanwhile leaves along with Open. */

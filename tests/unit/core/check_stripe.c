@@ -260,6 +260,90 @@ START_TEST(test_end_waits_for_a_stripe)
 }
 END_TEST
 
+static void bind_asked(struct pair *pair, unsigned index, bool waits)
+{
+	pair->a.stripes[index]->out.asked = true;
+	pair->a.stripes[index]->out.waits = waits;
+	end_bind(&pair->a, index);
+}
+
+/* Before the peer has confirmed a stripe it takes no data. Without data it's no loss, either. */
+START_TEST(test_waits_to_be_confirmed)
+{
+	struct pair pair;
+
+	pair_connect(&pair, 3, _i, true);
+	end_open_group(&pair.a, _i);
+	bind_asked(&pair, 0, true);
+	bind_asked(&pair, 1, true);
+	bind_asked(&pair, 2, false);
+	reset_socket(&pair.raw[2]);
+	UNTIL(&pair, pair.a.closed == 1);
+	local_write(&pair.a, "data");
+	pair_settle(&pair);
+	ck_assert_uint_eq(counter_read(&pair.a.engine->counters.bytes_out), 0);
+	reset_socket(&pair.raw[1]);
+	UNTIL(&pair, pair.a.closed == 2);
+	ck_assert_ptr_nonnull(pair.a.group);
+	group_confirm(pair.a.group, pair.a.stripes[0]);
+	UNTIL(&pair, counter_read(&pair.a.engine->counters.bytes_out) == 4);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Or it takes data all the same: then it's missed, and the end of the flow waits until it's confirmed. */
+START_TEST(test_data_before_confirmed)
+{
+	struct pair pair;
+	char bytes[DATAGRAM_HEADER + 4];
+
+	for (unsigned i = 0; i < 3; i++) {
+		pair_connect(&pair, 2, _i, true);
+		end_open_group(&pair.a, _i);
+		bind_asked(&pair, 1, false);
+		local_write(&pair.a, "data");
+		raw_read(&pair, 1, bytes, sizeof(bytes));
+		end_bind(&pair.a, 0);
+		if (i == 0) {
+			reset_socket(&pair.raw[1]);
+			UNTIL(&pair, pair.a.group == NULL);
+			ck_assert_int_eq(pair.a.reason, REASON_STRIPE_LOST);
+		} else if (i == 1) {
+			shutdown(pair.a.local, SHUT_WR);
+			ck_assert_uint_eq(raw_expect(&pair, 1, CONTROL_FIN).serial, 1);
+			raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN});
+			local_expect_end(&pair, &pair.a);
+			pair_settle(&pair);
+			ck_assert_ptr_nonnull(pair.a.group);
+			group_confirm(pair.a.group, pair.a.stripes[1]);
+			ck_assert_ptr_null(pair.a.group);
+			ck_assert_uint_eq(counter_read(&pair.a.engine->counters.flows_finished), 1);
+		} else {
+			reset_socket(&pair.a.local);
+			pair_settle(&pair);
+			ck_assert_ptr_nonnull(pair.a.group);
+			group_confirm(pair.a.group, pair.a.stripes[1]);
+			ck_assert_uint_eq(raw_expect(&pair, 1, CONTROL_RESET).reset.serial, 1);
+		}
+		pair_close(&pair);
+	}
+}
+END_TEST
+
+START_TEST(test_settle)
+{
+	struct pair pair;
+	char name[16] = "";
+	socklen_t length = sizeof(name);
+
+	pair_open_raw(&pair, 1, 0);
+	stripe_settle(pair.a.stripes[0]);
+	ck_assert_int_eq(getsockopt(pair.a.stripes[0]->fd, IPPROTO_TCP, TCP_CONGESTION, name, &length), 0);
+	ck_assert_str_eq(name, pair.a.engine->settings.congestion);
+	pair_close(&pair);
+}
+END_TEST
+
 /* The client reads what was delivered, and then hears of a reset. */
 static void pour_rest(struct pair *pair)
 {
@@ -528,6 +612,9 @@ int main(void)
 		{test_peer_detaches, MODES_EXTENDED},
 		{test_we_detach, MODES_EXTENDED},
 		{test_end_waits_for_a_stripe, MODES_EXTENDED},
+		{test_waits_to_be_confirmed, MODES_EXTENDED},
+		{test_data_before_confirmed, MODES_EXTENDED},
+		{test_settle, 1},
 		{test_leaving, MODES_EXTENDED},
 		{test_leaving_takes_too_long, 1},
 		{test_held, MODES_EXTENDED},

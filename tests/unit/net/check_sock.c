@@ -200,6 +200,11 @@ START_TEST(test_tuning)
 	length = sizeof(name);
 	ck_assert_int_eq(getsockopt(fds[0], IPPROTO_TCP, TCP_CONGESTION, name, &length), 0);
 	ck_assert_str_eq(name, "reno");
+	/* BBR comes later. */
+	sock_tune_stripe(fds[0], "bbr");
+	length = sizeof(name);
+	ck_assert_int_eq(getsockopt(fds[0], IPPROTO_TCP, TCP_CONGESTION, name, &length), 0);
+	ck_assert_str_eq(name, "reno");
 	sock_set_unsent(fds[0], 12345);
 	ck_assert_int_eq(get_int(fds[0], IPPROTO_TCP, TCP_NOTSENT_LOWAT), 12345);
 	for (int i = 0; i < 2; i++) {
@@ -237,6 +242,10 @@ START_TEST(test_path)
 	ck_assert_uint_lt(path.rtt, 1000000);
 	ck_assert(!path.stalled);
 	ck_assert_int_eq(sock_unacknowledged(fds[0]), 0);
+	do
+		ck_assert_int_eq(sock_path(fds[0], &path), 0);
+	while (!path.rested);
+	ck_assert_uint_ge(path.silence, 100);
 	/* Nobody reads: what doesn't fit there waits here, once the kernel has moved what does. */
 	do {
 		while ((n = send(fds[0], bytes, sizeof(bytes), MSG_DONTWAIT)) > 0)

@@ -23,11 +23,11 @@ START_TEST(test_bulk)
 {
 	struct fan fan;
 
-	fan_init(&fan, 1, 1, MOST);
+	fan_init(&fan, 1, 1, MOST, false);
 	ck_assert_uint_eq(fan.target, 1);
 	fan_bulk(&fan, 1);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
-	fan_init(&fan, 1, 1, 3);
+	fan_init(&fan, 1, 1, 3, false);
 	fan_bulk(&fan, 1);
 	ck_assert_uint_eq(fan.target, 3);
 }
@@ -39,7 +39,7 @@ START_TEST(test_shares)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1, 1, MOST);
+	fan_init(&fan, 1, 1, MOST, false);
 	fan_bulk(&fan, 4);
 	ck_assert_uint_eq(fan.target, FAN_TOTAL / 4);
 	for (unsigned flows = 1; flows < 200; flows++) {
@@ -58,7 +58,7 @@ START_TEST(test_least)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1, 5, 5);
+	fan_init(&fan, 1, 5, 5, false);
 	ck_assert_uint_eq(fan.target, 5);
 	run(&fan, &moved, 50, MB, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, 5);
@@ -73,7 +73,7 @@ START_TEST(test_climbs)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1, 1, MOST);
+	fan_init(&fan, 1, 1, MOST, false);
 	fan_bulk(&fan, 1);
 	run(&fan, &moved, 24, MB / 16, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, MOST);
@@ -89,7 +89,7 @@ START_TEST(test_gives_back)
 	uint64_t moved = 0;
 	unsigned above = 0;
 
-	fan_init(&fan, 1, 1, MOST);
+	fan_init(&fan, 1, 1, MOST, false);
 	fan_bulk(&fan, 1);
 	for (unsigned i = 0; i < 1000; i++) {
 		run(&fan, &moved, 1, MB, 4 * MB);
@@ -107,7 +107,7 @@ START_TEST(test_stops)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1, 1, MOST);
+	fan_init(&fan, 1, 1, MOST, false);
 	fan_bulk(&fan, 1);
 	run(&fan, &moved, 100, MB / 8, 4 * MB);
 	ck_assert_uint_ge(fan.target, 32);
@@ -121,7 +121,7 @@ START_TEST(test_slow_and_still)
 	struct fan fan;
 	uint64_t moved = 0;
 
-	fan_init(&fan, 1, 1, MOST);
+	fan_init(&fan, 1, 1, MOST, false);
 	fan_bulk(&fan, 1);
 	run(&fan, &moved, 100, 1000, UINT64_MAX);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
