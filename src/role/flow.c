@@ -193,7 +193,6 @@ static void refused(struct flow *flow, enum reason reason)
 static void refused_by(struct flow *flow, struct stripe *stripe, enum reason reason)
 {
 	const struct group *group = flow->group;
-
 	bool lost = stripe->out.carried && !group->spread.stopped;
 
 	/* Joins that wait for Open are given the reason that it is given, and one of these may come first. */

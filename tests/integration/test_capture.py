@@ -113,14 +113,14 @@ def test_captured_flows_survive_the_rules(make_gateway, firewall, listener, sock
 
 # --- conntrack ---------------------------------------------------------------------------------
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def empty_table(on_gw):
-    """No entries of earlier tests, among whose clients may have been one with the same port."""
+    """No conntrack entries of earlier tests: one of their clients may have had the same port."""
     on_gw('conntrack -F')
 
 
 @pytest.fixture
-def bare_tproxy(capture_with, empty_table, on_gw):
+def bare_tproxy(capture_with, on_gw):
     """TPROXY by hand, for both families, without anything of conntrack's."""
     for ip, program in (('ip -4', 'iptables'), ('ip -6', 'ip6tables')):
         add_rule(on_gw, program, 'mangle', 'PREROUTING',
@@ -155,8 +155,7 @@ def test_own_port_without_an_entry(make_gateway, bare_tproxy, on_gw, lab, socket
 
 
 @pytest.mark.parametrize('family', [4, 6])
-def test_entry_missing_under_redirect(make_gateway, capture_with, empty_table, lab, sockets,
-                                      family):
+def test_entry_missing_under_redirect(make_gateway, capture_with, lab, sockets, family):
     """Asked for in a zone where it isn't: nothing else tells the destination, so reset."""
     capture_with('--capture', 'redirect')
     gateway = make_gateway(capture='redirect', proxy=['--conntrack-zone', '7'])
