@@ -11,9 +11,6 @@
 /* Seconds: the shortest round. */
 #define ROUND_MIN 0.025
 
-/* Microseconds. On shorter paths there's no time to look in between, and little that a queue could add. */
-#define RTT_GOVERNED 5000
-
 /* Seconds after which a flow that sends nothing is no longer looked at, and after which what was learnt of the path is old. */
 #define REST_TIME 1.
 #define FORGET_TIME 10.
@@ -122,6 +119,7 @@ static struct govern_sample add_up(struct group *group)
 		uint64_t before = out->path.delivered;
 
 		stripe_look(stripe, 0.);
+		stripe_settle(stripe);
 		/* What it delivered for another flow doesn't count. */
 		if (out->counted && out->path.delivered > before) {
 			govern->delivered_sum += out->path.delivered - before;
@@ -221,7 +219,7 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 
 static bool is_free(struct govern *govern, ev_tstamp now)
 {
-	if (govern->rtt_min < RTT_GOVERNED)
+	if (govern->rtt_min < STRIPE_RTT_SHORT)
 		return true;
 	if (now < govern->free_until && queue_is_long(govern))
 		return true;
@@ -303,7 +301,6 @@ void govern_begin(struct govern *govern, ev_tstamp now)
 static bool begin(struct group *group)
 {
 	struct govern *govern = group->govern;
-	struct stripe *stripe;
 
 	if (govern == NULL) {
 		govern = group->govern = calloc(1, sizeof(*govern));
@@ -311,8 +308,6 @@ static bool begin(struct group *group)
 			return false;
 		ev_timer_init(&govern->tick, on_tick, 0., 0.);
 		govern->tick.data = group;
-		TAILQ_FOREACH(stripe, &group->stripes, group_link)
-			stripe_settle(stripe);
 	}
 	govern->on = true;
 	govern->used_at = ev_now(group->engine->loop);

@@ -101,8 +101,6 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
-	if (group->govern != NULL)
-		stripe_settle(stripe);
 	if (first != NULL)
 		stripe_send(stripe, first);
 	spread_say_end(group);

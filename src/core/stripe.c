@@ -358,7 +358,7 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 
 void stripe_settle(struct stripe *stripe)
 {
-	if (stripe->out.settled)
+	if (stripe->out.settled || stripe->out.path.rtt_min < STRIPE_RTT_SHORT)
 		return;
 	stripe->out.settled = true;
 	sock_set_congestion(stripe->fd, stripe->engine->settings.congestion);

@@ -44,6 +44,12 @@ enum stripe_state {
 /* A payload of which this much is left goes through a pipe; less is copied, which costs no more: tests/bench/crossover.c. */
 #define STRIPE_BULK 32768
 
+/*
+ * Microseconds. On a shorter path several BBR stripes together overflow the queue all the time, there's no time to hold them back, and losses are mended
+ * at once whatever the congestion control: there nothing is governed, and stripes stay with what they began with.
+ */
+#define STRIPE_RTT_SHORT 5000
+
 /* The incoming half: a header, then the payload of a control datagram or of a data datagram (to the merge). */
 struct stripe_in {
 	struct hold_ahead ahead; /* with a buffer only while there are bytes in it */
@@ -150,7 +156,7 @@ bool stripe_can_take(const struct stripe *stripe);
 /* Asks the kernel for the state of the path, if what's known is older than max_age seconds. */
 void stripe_look(struct stripe *stripe, ev_tstamp max_age);
 
-/* From now on it uses the congestion control that was asked for, not what it began with. */
+/* From now on it uses the congestion control that was asked for, not what it began with; but not on a short path. */
 void stripe_settle(struct stripe *stripe);
 
 /* Says that it leaves its group while the group goes on. */

@@ -338,6 +338,9 @@ START_TEST(test_settle)
 
 	pair_open_raw(&pair, 1, 0);
 	stripe_settle(pair.a.stripes[0]);
+	ck_assert(!pair.a.stripes[0]->out.settled); /* a short path, or an unknown one */
+	pair.a.stripes[0]->out.path.rtt_min = 100000;
+	stripe_settle(pair.a.stripes[0]);
 	ck_assert_int_eq(getsockopt(pair.a.stripes[0]->fd, IPPROTO_TCP, TCP_CONGESTION, name, &length), 0);
 	ck_assert_str_eq(name, pair.a.engine->settings.congestion);
 	pair_close(&pair);
