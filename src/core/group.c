@@ -12,6 +12,12 @@
 /* How often to look whether the local socket has acknowledged all that comes before a reset. No event tells. Seconds. */
 #define ACKNOWLEDGED_POLL 0.002
 
+/* From so many flows on stripes don't begin with Reno: their first windows together would overflow the queue, and Reno would be long in recovering. */
+#define FLOWS_CROWD 16
+
+/* Seconds for which it's known how far away the peer is. */
+#define PATH_AGE_CROWD 60.
+
 static void on_local_readable(struct ev_loop *loop, ev_io *io, int revents)
 {
 	(void)loop;
@@ -101,6 +107,10 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
+	if (counter_read(&group->engine->counters.flows_now) > FLOWS_CROWD) {
+		stripe_look(stripe, PATH_AGE_CROWD);
+		stripe_settle(stripe);
+	}
 	if (first != NULL)
 		stripe_send(stripe, first);
 	spread_say_end(group);
