@@ -115,6 +115,26 @@ START_TEST(test_grow)
 }
 END_TEST
 
+/* Where there are many flows stripes of a long path don't begin with what isn't asked for. */
+START_TEST(test_crowd)
+{
+	struct pair pair;
+
+	(void)_i;
+	for (unsigned others = 0; others < 100; others += 50) {
+		pair_connect(&pair, 1, 0, true);
+		end_open_group(&pair.a, 0);
+		pair.a.stripes[0]->out.path.rtt_min = 100000;
+		pair.a.stripes[0]->out.path_at = ev_now(pair.a.engine->loop);
+		counter_add(&pair.a.engine->counters.flows_now, others);
+		end_bind(&pair.a, 0);
+		counter_sub(&pair.a.engine->counters.flows_now, others);
+		ck_assert(pair.a.stripes[0]->out.settled == (others > 0));
+		pair_close(&pair);
+	}
+}
+END_TEST
+
 /* Without buffers nothing can be read from the client, and what comes for it passes all the same. */
 START_TEST(test_out_of_buffers)
 {
@@ -260,6 +280,7 @@ int main(void)
 		{test_nothing_there_yet, MODES_ALL},
 		{test_bind_a_dead_stripe, MODES_ALL},
 		{test_grow, MODES_ALL},
+		{test_crowd, 1},
 		{test_out_of_buffers, MODES_ALL},
 		{test_fairness, MODES_ALL},
 		{test_reset_that_nobody_takes, MODES_EXTENDED},
