@@ -34,9 +34,6 @@
 #define NOISE_MIN 1500.
 #define NOISE_MAX 5000.
 
-/* Of the rounds' rates so many of the best are averaged: what is measured of one round has errors of some percent both ways. */
-#define BEST 2
-
 /* Seconds for which what wasn't used of the pace is kept. */
 #define PACE_KEPT 0.01
 
@@ -85,26 +82,26 @@ static double queue(const struct govern *govern)
 	return govern->rtt > govern->rtt_min + noise ? govern->rtt - govern->rtt_min - noise : 0.;
 }
 
-/* By the best of the last rounds; where there is a long queue, of the very last: the path may have got slower. While it still grows the best alone counts. */
+/*
+ * The mean of the two best of the last rounds, since what is measured of one has errors of some percent both ways; while it still grows, the best alone.
+ * Where there is a long queue only the very last count: the path may have got slower.
+ */
 static double best_rate(const struct govern *govern)
 {
 	unsigned rounds = queue_is_long(govern) && !govern->startup ? ROUNDS_LONG : GOVERN_ROUNDS;
-	unsigned most = govern->startup ? 1 : BEST, n = 0;
-	double best[BEST] = {0.}, sum = 0.;
+	double best = 0., second = 0.;
 
 	for (unsigned i = 0; i < rounds; i++) {
 		double rate = govern->rates[(govern->round + GOVERN_ROUNDS - i) % GOVERN_ROUNDS];
 
-		for (unsigned j = 0; j < most; j++) {
-			double smaller = rate < best[j] ? rate : best[j];
-
-			best[j] = rate < best[j] ? best[j] : rate;
-			rate = smaller;
+		if (rate > best) {
+			second = best;
+			best = rate;
+		} else if (rate > second) {
+			second = rate;
 		}
 	}
-	for (; n < most && best[n] > 0.; n++)
-		sum += best[n];
-	return n > 0 ? sum / n : 0.;
+	return govern->startup || second == 0. ? best : (best + second) / 2;
 }
 
 static struct govern_sample add_up(struct group *group)

@@ -19,17 +19,20 @@
 #define WORTH_MIN (64 * 1024)
 #define WORTH_STRIPE (8 * 1024)
 
+static unsigned first_pause(bool soon)
+{
+	return soon ? PAUSE_FIRST_SOON : PAUSE_FIRST;
+}
+
 void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bool soon)
 {
-	unsigned pause = soon ? PAUSE_FIRST_SOON : PAUSE_FIRST;
-
 	*fan = (struct fan){
 		.least = least,
 		.most = most,
 		.target = first < least ? least : first < most ? first : most,
 		.soon = soon,
-		.next_pause = pause,
-		.pause = pause,
+		.next_pause = first_pause(soon),
+		.pause = first_pause(soon),
 	};
 }
 
@@ -84,7 +87,7 @@ static void judge_trial(struct fan *fan, unsigned most)
 	if (rewarded(fan)) {
 		fan->proven = 0;
 		fan->earned = true;
-		fan->next_pause = fan->soon ? PAUSE_FIRST_SOON : PAUSE_FIRST;
+		fan->next_pause = first_pause(fan->soon);
 		if (fan->target < most)
 			begin_trial(fan, most);
 		return;

@@ -24,7 +24,7 @@ struct fan {
 	unsigned least, most; /* bounds of target */
 	unsigned target;      /* stripes that the flow should have */
 	unsigned proven;      /* what it had before the trial that is going on; 0: none is */
-	bool soon;
+	bool soon;	      /* as fan_init() was told */
 	bool bulk;
 	bool earned;	      /* a trial has shown that more are better */
 	uint64_t moved;	      /* bytes at the last look */

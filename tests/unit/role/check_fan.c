@@ -82,6 +82,27 @@ START_TEST(test_climbs)
 }
 END_TEST
 
+/* Without BBR the first trial doesn't wait as long. */
+START_TEST(test_soon)
+{
+	unsigned looks[2] = {0, 0};
+
+	for (int soon = 0; soon < 2; soon++) {
+		struct fan fan;
+		uint64_t moved = 0;
+
+		fan_init(&fan, 1, 1, MOST, soon);
+		fan_bulk(&fan, 1);
+		while (fan.target == FAN_BULK && looks[soon] < 100) {
+			run(&fan, &moved, 1, MB / 16, UINT64_MAX);
+			looks[soon]++;
+		}
+		ck_assert_uint_eq(fan.target, 2 * FAN_BULK);
+	}
+	ck_assert_uint_lt(looks[1], looks[0]);
+}
+END_TEST
+
 /* Where the path is full with the first, more are tried now and then, and given back. */
 START_TEST(test_gives_back)
 {
@@ -138,5 +159,5 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("fan", test_bulk, test_shares, test_least, test_climbs, test_gives_back, test_stops, test_slow_and_still);
+	return RUN_TESTS("fan", test_bulk, test_shares, test_least, test_climbs, test_soon, test_gives_back, test_stops, test_slow_and_still);
 }
