@@ -33,6 +33,7 @@ struct group {
 	uint64_t grow_at;
 	bool base;
 	bool ended;
+	bool parting;	   /* the peer takes its stripes out: all that it had to send is on its way */
 	bool watched;	   /* by hangup */
 	bool local_failed; /* the local socket was reset: what it still has to give is sent, then Reset */
 	bool resetting;	   /* the peer's Reset was delivered: the local socket is reset once all is acknowledged */

@@ -428,6 +428,8 @@ bool stripe_take_detach(struct stripe *stripe)
 	if (stripe->state == STRIPE_IDLE)
 		return false;
 	stripe->detach_received = true;
+	if (stripe->state == STRIPE_BOUND && !stripe->detach_sent)
+		group->parting = true;
 	send_detach(stripe);
 	if (stripe->closed)
 		return true;

@@ -103,7 +103,7 @@ static struct stripe *spare_stripe(const struct group *group)
 	return NULL;
 }
 
-/* Asks for, or gives back, what the fan says. */
+/* Asks for, or gives back, what the fan says; but a flow that is only being delivered has no use for more. */
 static void follow_fan(struct flow *flow)
 {
 	struct group *group = flow->group;
@@ -116,6 +116,10 @@ static void follow_fan(struct flow *flow)
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		has += !stripe->detach_sent;
 		confirmed += !stripe->detach_sent && !stripe->out.asked;
+	}
+	if (group->parting) {
+		supply_withdraw(supply, &flow->wish);
+		return;
 	}
 	if (has + flow->wish.missing < flow->fan.target) {
 		supply_ask(supply, &flow->wish, flow->fan.target - has - flow->wish.missing);

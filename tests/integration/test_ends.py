@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from harness import SILENT, UNREACHABLE, accept
+from harness import SILENT, UNREACHABLE, accept, wait_for
 from traffic import (MIB, check_same, close_with_reset, expect_error_unread, expect_reset,
                      expect_reset_of_new, noise, ping, receive_all, receive_exactly, send_all,
                      send_until_stuck, together)
@@ -142,6 +142,21 @@ def test_timed_out(make_gateway, lab, mode, address, sockets):
     assert expect_reset(client, 2 + PROMPTLY) == b''
     assert time.monotonic() - start > 1.5, 'it did not wait for the server'
     gateway.proxy.wait_log(r'client \S+ -> \S*:80: refused: .*(timed out|did not answer)', PROMPTLY)
+
+
+def test_no_stripe_for_what_is_sent_already(make_gateway, listener, sockets):
+    """A client is slow to take the last of it: new stripes could bring it nothing."""
+    gateway = make_gateway(stripes=8, proxy=['--pool', '0:0'])
+    client, server = sockets(*gateway.pair(listener))
+    client.shutdown(socket.SHUT_WR)
+    data = noise(MIB // 2)
+    server.sendall(data)
+    server.close()
+    gateway.relay.wait_counter('flows_finished', 1)
+    wait_for('stripes to leave', lambda: gateway.proxy.counter('stripes_now') < 8)  # the others are full
+    time.sleep(1.2)  # the proxy looks at its flows twice a second
+    check_same(receive_all(client), data)
+    assert gateway.relay.counter('stripes_total') == 8
 
 
 def test_server_greets_first(gateway, listener, sockets):

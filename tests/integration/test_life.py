@@ -154,6 +154,8 @@ def test_out_of_descriptors(make_gateway, lab, role, listener, sockets):
     with Echo(listener):
         wait_for('a flow to work', lambda: flow_works(gateway, listener), 5)
         steady = sockets(gateway.client(listener))
+        steady.sendall(b'at first')  # else it may still be on its way when there are none left
+        assert receive_exactly(steady, 8) == b'at first'
         for i in range(400):
             with contextlib.suppress(ConnectionError):  # some are turned away
                 client = sockets(lab.socket('client'))
