@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: ISC */
 #include "core/choose.h"
 
-/* A datagram is what the stripe will have sent in this time, within bounds. Microseconds and bytes. */
+/* A datagram is what the stripe will have sent in this time, within bounds. Microseconds, packets and bytes. */
 #define DATAGRAM_TIME 8000
-#define DATAGRAM_MIN 4096
+#define DATAGRAM_PACKETS_MIN 3
 #define DATAGRAM_SIZE_MAX (256 * 1024)
+
+/* What a datagram is taken to have when it's asked where it would arrive first. */
+#define SIZE_USUAL 4096
 
 /* Unsent data in the kernel that keeps the stripe busy until we are back. */
 #define UNSENT_TIME 8000
 #define UNSENT_MIN 8192
 #define UNSENT_MAX (512 * 1024)
+
+/* Bytes of payload in a packet: what is believed of it. */
+#define MSS_MIN 512
+#define MSS_MAX 9000
 
 /* Rate that a stripe is taken to have before the kernel knows one, bytes a second. */
 #define RATE_UNKNOWN 125000
@@ -47,8 +54,11 @@ uint32_t choose_size(const struct stripe *stripe, uint64_t room)
 {
 	const struct sock_path *path = &stripe->out.path;
 	uint64_t size = rate(path) * DATAGRAM_TIME / SECOND;
+	uint32_t mss = clamp(path->mss, MSS_MIN, MSS_MAX), packets;
 
-	return clamp(size < room ? size : room, DATAGRAM_MIN, DATAGRAM_SIZE_MAX);
+	/* With its header it fills the last packet, too: on a slow stripe, which has small ones, the packets would be three quarters full else. */
+	packets = (clamp(size < room ? size : room, 1, DATAGRAM_SIZE_MAX) + DATAGRAM_HEADER) / mss;
+	return (packets > DATAGRAM_PACKETS_MIN ? packets : DATAGRAM_PACKETS_MIN) * mss - DATAGRAM_HEADER;
 }
 
 uint64_t choose_arrival(const struct sock_path *path, uint32_t size)
@@ -72,7 +82,7 @@ struct stripe *choose_stripe(struct group *group)
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		if (!stripe_can_take(stripe))
 			continue;
-		arrival = choose_arrival(&stripe->out.path, DATAGRAM_MIN);
+		arrival = choose_arrival(&stripe->out.path, SIZE_USUAL);
 		if (stripe->out.path.stalled)
 			arrival += SECOND;
 		/* Data that comes piece by piece stays on one stripe: nothing has to wait for another's piece. */

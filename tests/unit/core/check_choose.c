@@ -13,12 +13,14 @@ START_TEST(test_size)
 	struct stripe stripe = {.out.path = good};
 	uint32_t last = 0, size;
 
-	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), 80000);
+	/* 80,000 bytes in the time, and of these as many as fill packets along with the header. */
+	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), 55 * 1448 - 8);
 	for (uint64_t pacing = 1; pacing < UINT64_MAX / 2; pacing *= 3) {
 		stripe.out.path.pacing = pacing;
 		size = choose_size(&stripe, UINT64_MAX);
-		ck_assert_uint_ge(size, 4096);
+		ck_assert_uint_ge(size, 3 * 1448 - 8);
 		ck_assert_uint_le(size, 256 * 1024);
+		ck_assert_uint_eq((size + 8) % 1448, 0);
 		if (pacing < UINT64_MAX / 10000)
 			ck_assert_uint_ge(size, last);
 		last = size;
@@ -28,7 +30,14 @@ START_TEST(test_size)
 	size = choose_size(&stripe, UINT64_MAX);
 	stripe.out.path.pacing = UINT64_MAX;
 	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), size);
-	ck_assert_uint_ge(size, 4096);
+	ck_assert_uint_ge(size, 3 * 1448 - 8);
+	/* What the kernel says of packets is believed within reason. */
+	stripe.out.path = good;
+	stripe.out.path.mss = 0;
+	ck_assert_uint_ge(choose_size(&stripe, UINT64_MAX), 79000);
+	stripe.out.path.mss = UINT32_MAX;
+	ck_assert_uint_ge(choose_size(&stripe, UINT64_MAX), 70000);
+	ck_assert_uint_le(choose_size(&stripe, UINT64_MAX), 80000);
 	/* Never more than the protocol lets us send. */
 	ck_assert_uint_le(256 * 1024, DATAGRAM_MAX_EXTENDED);
 }
@@ -57,12 +66,12 @@ START_TEST(test_small_window)
 	struct stripe stripe = {.out.path = good};
 
 	stripe.out.path.window = 4 * 1448;
-	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), 4096);
+	ck_assert_uint_eq(choose_size(&stripe, UINT64_MAX), 3 * 1448 - 8);
 	ck_assert_uint_eq(choose_unsent(&stripe.out.path), 8192);
 	ck_assert_uint_gt(choose_arrival(&stripe.out.path, 40000), choose_arrival(&good, 40000) + 500000);
 	/* No more than the flow has room for. */
-	ck_assert_uint_eq(choose_size(&(struct stripe){.out.path = good}, 20000), 20000);
-	ck_assert_uint_eq(choose_size(&(struct stripe){.out.path = good}, 1), 4096);
+	ck_assert_uint_eq(choose_size(&(struct stripe){.out.path = good}, 20000), 13 * 1448 - 8);
+	ck_assert_uint_eq(choose_size(&(struct stripe){.out.path = good}, 1), 3 * 1448 - 8);
 }
 END_TEST
 

@@ -425,6 +425,7 @@ START_TEST(test_held_up_loop)
 
 	set_up(0, SHORT);
 	ask(&r);
+	turn();
 	say_entry(next_sequence(), 443);
 	for (until = ev_time() + 2 * SHORT; ev_time() < until;)
 		;
