@@ -326,24 +326,28 @@ void stripe_send(struct stripe *stripe, const struct control *control)
 		stripe_close(stripe, false, "the peer does not read");
 }
 
+/* Losses have made the window smaller than it was at first. */
+static bool is_shrunk(const struct sock_path *path)
+{
+	return path->window < WINDOW_FIRST * path->mss;
+}
+
 void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 {
 	struct stripe_out *out = &stripe->out;
 	ev_tstamp now = ev_now(stripe->engine->loop);
-	uint32_t limit, first;
+	uint32_t limit;
 
 	if (out->path_at != 0. && now >= out->path_at && now - out->path_at < max_age)
 		return;
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;
 	out->path_at = now;
-	first = WINDOW_FIRST * out->path.mss;
-	/* Losses have made it smaller than it was at first. */
-	if (out->path.window < first)
+	if (is_shrunk(&out->path))
 		stripe_settle(stripe);
 	/* But for BBR, the next byte makes it begin anew: tcp_slow_start_after_idle_check() in include/net/tcp.h. */
-	if (out->path.rested && !out->settled && out->path.window > first)
-		out->path.window = first;
+	if (out->path.rested && !out->settled && !is_shrunk(&out->path))
+		out->path.window = WINDOW_FIRST * out->path.mss;
 	limit = choose_unsent(&out->path);
 	if (limit > out->unsent_limit + out->unsent_limit / 4 || limit < out->unsent_limit - out->unsent_limit / 4) {
 		sock_set_unsent(stripe->fd, limit);
@@ -358,7 +362,9 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 
 void stripe_settle(struct stripe *stripe)
 {
-	if (stripe->out.settled || stripe->out.path.rtt_min < STRIPE_RTT_SHORT)
+	const struct sock_path *path = &stripe->out.path;
+
+	if (stripe->out.settled || (path->rtt_min < STRIPE_RTT_SHORT && !is_shrunk(path)))
 		return;
 	stripe->out.settled = true;
 	sock_set_congestion(stripe->fd, stripe->engine->settings.congestion);

@@ -46,7 +46,7 @@ enum stripe_state {
 
 /*
  * Microseconds. On a shorter path several BBR stripes together overflow the queue all the time, there's no time to hold them back, and losses are mended
- * at once whatever the congestion control: there nothing is governed, and stripes stay with what they began with.
+ * at once whatever the congestion control: there nothing is governed, and stripes stay with what they began with until losses make a window small.
  */
 #define STRIPE_RTT_SHORT 5000
 
@@ -156,7 +156,7 @@ bool stripe_can_take(const struct stripe *stripe);
 /* Asks the kernel for the state of the path, if what's known is older than max_age seconds. */
 void stripe_look(struct stripe *stripe, ev_tstamp max_age);
 
-/* From now on it uses the congestion control that was asked for, not what it began with; but not on a short path. */
+/* From now on it uses the congestion control that was asked for, not what it began with; but on a short path only if its window is small. */
 void stripe_settle(struct stripe *stripe);
 
 /* Says that it leaves its group while the group goes on. */

@@ -336,11 +336,19 @@ START_TEST(test_settle)
 	char name[16] = "";
 	socklen_t length = sizeof(name);
 
-	pair_open_raw(&pair, 1, 0);
+	pair_open_raw(&pair, 2, 0);
 	stripe_settle(pair.a.stripes[0]);
-	ck_assert(!pair.a.stripes[0]->out.settled); /* a short path, or an unknown one */
-	pair.a.stripes[0]->out.path.rtt_min = 100000;
+	ck_assert(!pair.a.stripes[0]->out.settled); /* of its path nothing is known */
+	pair.a.stripes[0]->out.path = (struct sock_path){.rtt_min = 100000, .mss = 1448, .window = 14480};
 	stripe_settle(pair.a.stripes[0]);
+	ck_assert(pair.a.stripes[0]->out.settled);
+	/* A short one: only if losses keep the window small. */
+	pair.a.stripes[1]->out.path = (struct sock_path){.rtt_min = 1000, .mss = 1448, .window = 14480};
+	stripe_settle(pair.a.stripes[1]);
+	ck_assert(!pair.a.stripes[1]->out.settled);
+	pair.a.stripes[1]->out.path.window = 14479;
+	stripe_settle(pair.a.stripes[1]);
+	ck_assert(pair.a.stripes[1]->out.settled);
 	ck_assert_int_eq(getsockopt(pair.a.stripes[0]->fd, IPPROTO_TCP, TCP_CONGESTION, name, &length), 0);
 	ck_assert_str_eq(name, pair.a.engine->settings.congestion);
 	pair_close(&pair);
