@@ -56,7 +56,7 @@ uint32_t choose_size(const struct stripe *stripe, uint64_t room)
 	uint64_t size = rate(path) * DATAGRAM_TIME / SECOND;
 	uint32_t mss = clamp(path->mss, MSS_MIN, MSS_MAX), packets;
 
-	/* With its header it fills the last packet, too: on a slow stripe, which has small ones, the packets would be three quarters full else. */
+	/* With its header it fills whole packets. It matters on slow stripes, whose datagrams are of few. */
 	packets = (clamp(size < room ? size : room, 1, DATAGRAM_SIZE_MAX) + DATAGRAM_HEADER) / mss;
 	return (packets > DATAGRAM_PACKETS_MIN ? packets : DATAGRAM_PACKETS_MIN) * mss - DATAGRAM_HEADER;
 }

@@ -9,7 +9,7 @@
 /* The stripe by which it's expected to arrive first; NULL if none can take data now. */
 struct stripe *choose_stripe(struct group *group);
 
-/* Most payload bytes that this stripe should take at once, 1 or more, if the flow has room for so many. */
+/* Most payload bytes that this stripe should take at once, if the flow has room for so many: whole packets, three at least. */
 uint32_t choose_size(const struct stripe *stripe, uint64_t room);
 
 /* Bytes that may wait unsent in its socket before it counts as full, by what it sends in a few milliseconds. */

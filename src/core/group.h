@@ -12,6 +12,8 @@ struct group_ops {
 	void (*ended)(struct group *group, enum reason reason);
 	/* group->moved has reached group->grow_at. */
 	void (*grow)(struct group *group);
+	/* The peer has taken a stripe out by itself: all that it has to send is on its way, and it needs no more of them. May be NULL. */
+	void (*parting)(struct group *group);
 };
 
 /* The stripes that carry one flow, and the local socket: the client's on the proxy, the server's on the relay. */
@@ -33,7 +35,6 @@ struct group {
 	uint64_t grow_at;
 	bool base;
 	bool ended;
-	bool parting;	   /* the peer takes its stripes out: all that it had to send is on its way */
 	bool watched;	   /* by hangup */
 	bool local_failed; /* the local socket was reset: what it still has to give is sent, then Reset */
 	bool resetting;	   /* the peer's Reset was delivered: the local socket is reset once all is acknowledged */

@@ -9,7 +9,7 @@
 /* Payload bytes that one flow may move before the others of its loop get their turn. */
 #define SPREAD_BUDGET (512 * 1024)
 
-/* From here up the stripe's path is looked at after a datagram. */
+/* After a datagram of this size, or of all that the stripe should take, its path is looked at. */
 #define LOOK_SIZE 4096
 #define PATH_AGE 0.1	   /* seconds */
 #define PATH_AGE_ALONE 1. /* where there's no choice */
@@ -186,7 +186,7 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 	}
 	if (stripe->closed || !stripe_flush(stripe))
 		return (size_t)n;
-	if (n >= LOOK_SIZE)
+	if (n >= LOOK_SIZE || (size_t)n >= max)
 		stripe_look(stripe, 0.);
 	/* Base protocol: a stripe ends when it has nothing more to send. */
 	spread_say_end(group);

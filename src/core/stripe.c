@@ -434,8 +434,8 @@ bool stripe_take_detach(struct stripe *stripe)
 	if (stripe->state == STRIPE_IDLE)
 		return false;
 	stripe->detach_received = true;
-	if (stripe->state == STRIPE_BOUND && !stripe->detach_sent)
-		group->parting = true;
+	if (stripe->state == STRIPE_BOUND && !stripe->detach_sent && group->ops->parting != NULL)
+		group->ops->parting(group);
 	send_detach(stripe);
 	if (stripe->closed)
 		return true;

@@ -45,8 +45,8 @@ enum stripe_state {
 #define STRIPE_BULK 32768
 
 /*
- * Microseconds. On a shorter path several BBR stripes together overflow the queue all the time, there's no time to hold them back, and losses are mended
- * at once whatever the congestion control: there nothing is governed, and stripes stay with what they began with until losses make a window small.
+ * Microseconds. On a shorter path several BBR stripes together overflow the queue all the time, and there's no time to hold them
+ * back: there nothing is governed, and stripes stay with what they began with until losses make a window small.
  */
 #define STRIPE_RTT_SHORT 5000
 

@@ -103,7 +103,7 @@ static struct stripe *spare_stripe(const struct group *group)
 	return NULL;
 }
 
-/* Asks for, or gives back, what the fan says; but a flow that is only being delivered has no use for more. */
+/* Asks for, or gives back, what the fan says. */
 static void follow_fan(struct flow *flow)
 {
 	struct group *group = flow->group;
@@ -111,15 +111,11 @@ static void follow_fan(struct flow *flow)
 	unsigned has = 0, confirmed = 0, excess, pending;
 	struct stripe *stripe;
 
-	if (supply == NULL)
+	if (supply == NULL || flow->parting)
 		return;
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		has += !stripe->detach_sent;
 		confirmed += !stripe->detach_sent && !stripe->out.asked;
-	}
-	if (group->parting) {
-		supply_withdraw(supply, &flow->wish);
-		return;
 	}
 	if (has + flow->wish.missing < flow->fan.target) {
 		supply_ask(supply, &flow->wish, flow->fan.target - has - flow->wish.missing);
@@ -147,7 +143,16 @@ static void on_grow(struct group *group)
 	follow_fan(flow);
 }
 
-static const struct group_ops group_ops = {.ended = on_ended, .grow = on_grow};
+/* At the relay it's over, and new stripes would find nothing there. */
+static void on_parting(struct group *group)
+{
+	struct flow *flow = group->owner;
+
+	flow->parting = true;
+	supply_withdraw(flow->proxy->supply, &flow->wish);
+}
+
+static const struct group_ops group_ops = {.ended = on_ended, .grow = on_grow, .parting = on_parting};
 
 /* The first stripe opens the group; the others join it at the same moment. */
 static void on_take(struct supply_wish *wish, struct stripe *stripe)

@@ -34,6 +34,7 @@ struct flow {
 	const struct stripe *opener; /* the one that Open was sent on; only to be compared */
 	struct fan fan;
 	bool noted; /* in the proxy's appetite, as bulk */
+	bool parting; /* it needs no more stripes */
 	LIST_HEAD(, flow_dial) dials;
 };
 

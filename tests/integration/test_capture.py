@@ -2,11 +2,13 @@
 """Flows are taken where they were going: by TPROXY and REDIRECT, IPv4 and IPv6, in every mix."""
 
 import contextlib
+import pathlib
 import shlex
+import subprocess
 
 import pytest
-from harness import GW_LAN, PROXY_PORT, accept
-from traffic import exchange, expect_reset_of_new, noise, ping, receive_exactly
+from harness import GW_LAN, PROXY_PORT, accept, is_sanitized
+from traffic import exchange, expect_reset, expect_reset_of_new, noise, ping, receive_exactly
 
 PROMPTLY = 2
 
@@ -189,3 +191,46 @@ def test_flush_of_conntrack(make_gateway, firewall, on_gw, listener, sockets):
     server.sendall(b'still there')
     assert receive_exactly(client, 11) == b'still there'
     exchange(client, server, noise(1_000_000, 1), noise(1_000_000, 2))
+
+
+@pytest.fixture
+def slow_conntrack(folder, program):
+    """(words before the proxy's command, a file: while it exists, conntrack gives no answer)."""
+    if is_sanitized(program):
+        pytest.skip("a sanitizer's library must be loaded before any other")
+    library, file = folder / 'slow_conntrack.so', folder / 'slow'
+    source = pathlib.Path(__file__).with_name('slow_conntrack.c')
+    subprocess.run(['cc', '-shared', '-fPIC', '-o', library, source], check=True)
+    return ['env', f'LD_PRELOAD={library}', f'SLOW_CONNTRACK={file}'], file
+
+
+@pytest.mark.parametrize('capture', ['tproxy', 'redirect'])
+def test_slow_conntrack(make_gateway, capture_with, slow_conntrack, listener, sockets, capture):
+    """Nobody else waits; a late answer is as good; one that is too late is as if there were none."""
+    capture_with('--capture', capture)
+    gateway = make_gateway(capture=capture, workers=1)
+    gateway.proxy.stop()
+    under, slow = slow_conntrack
+    gateway.start_proxy(under=under)
+    steady = sockets(*gateway.pair(listener))
+
+    slow.touch()
+    client = sockets(gateway.client(listener))
+    client.sendall(b'waits')
+    ping(*steady)
+    slow.unlink()
+    server = sockets(accept(listener))
+    assert receive_exactly(server, 5) == b'waits'
+    counters = gateway.proxy.counters()
+    assert (counters['flows_total'], counters['conntrack_failed']) == (2, 0)
+
+    slow.touch()
+    client = sockets(gateway.client(listener))
+    gateway.proxy.wait_counter('conntrack_failed', 1, 10)
+    if capture == 'redirect':
+        expect_reset(client, PROMPTLY)
+    else:
+        ping(client, sockets(accept(listener)))
+    slow.unlink()
+    ping(*sockets(*gateway.pair(listener)))
+    ping(*steady)

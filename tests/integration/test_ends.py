@@ -148,15 +148,17 @@ def test_no_stripe_for_what_is_sent_already(make_gateway, listener, sockets):
     """A client is slow to take the last of it: new stripes could bring it nothing."""
     gateway = make_gateway(stripes=8, proxy=['--pool', '0:0'])
     client, server = sockets(*gateway.pair(listener))
+    gateway.proxy.wait_counter('stripes_now', 8)
     client.shutdown(socket.SHUT_WR)
-    data = noise(MIB // 2)
+    data = noise(3 * MIB // 2)
     server.sendall(data)
     server.close()
     gateway.relay.wait_counter('flows_finished', 1)
-    wait_for('stripes to leave', lambda: gateway.proxy.counter('stripes_now') < 8)  # the others are full
+    wait_for('stripes to leave', lambda: gateway.proxy.counter('stripes_now') < 8)
     time.sleep(1.2)  # the proxy looks at its flows twice a second
-    check_same(receive_all(client), data)
+    assert gateway.proxy.counter('flows_now') == 1, 'all was delivered already'
     assert gateway.relay.counter('stripes_total') == 8
+    check_same(receive_all(client), data)
 
 
 def test_server_greets_first(gateway, listener, sockets):

@@ -23,6 +23,7 @@
  */
 #define LONG 50.
 #define SHORT 0.05
+#define HELD_UP 0.5
 
 /* What a question led to. */
 struct result {
@@ -423,11 +424,11 @@ START_TEST(test_held_up_loop)
 	struct result r = { 0 };
 	double until;
 
-	set_up(0, SHORT);
+	set_up(0, HELD_UP);
 	ask(&r);
 	turn();
 	say_entry(next_sequence(), 443);
-	for (until = ev_time() + 2 * SHORT; ev_time() < until;)
+	for (until = ev_time() + 2 * HELD_UP; ev_time() < until;)
 		;
 	while (r.calls == 0)
 		ev_run(loop, EVRUN_ONCE);
