@@ -45,7 +45,7 @@
 #define FLAT_ROUNDS 3
 
 /*
- * A queue that is long at the ends of so many rounds though no more is under way than should be isn't the flow's own: then the stripes are left to
+ * A queue that is long at the ends of so many rounds though hardly more is under way than should be (datagrams are whole) isn't the flow's own: then the stripes are left to
  * compete, each by BBR's own rules, until the queue has gone or for so many seconds.
  */
 #define SLOW_ROUNDS 10
@@ -177,7 +177,7 @@ static void judge_slowness(struct govern *govern, const struct govern_sample *sa
 {
 	if (!queue_is_long(govern))
 		govern->slow = 0;
-	else if ((double)sample->flying <= most_flying(govern, sample) && ++govern->slow == SLOW_ROUNDS)
+	else if ((double)sample->flying <= most_flying(govern, sample) + ROOM_MIN && ++govern->slow == SLOW_ROUNDS)
 		govern->free_until = now + FREE_TIME;
 }
 
@@ -185,7 +185,7 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 {
 	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
 	double before = best_rate(govern);
-	bool limited = govern->limited;
+	bool limited = govern->limited || govern->denied;
 
 	govern->delivered = sample->delivered;
 	govern->round_at = now;

@@ -173,6 +173,27 @@ START_TEST(test_crowded)
 }
 END_TEST
 
+/* Nor does one that the others' queue has brought to its slowest: that's a few packets in the air, and many rounds in which it waits to send more. */
+START_TEST(test_crowded_out)
+{
+	struct path path;
+	struct govern_sample sample = {.stripes = 8, .rtt = 200000, .rtt_ever = 10000};
+
+	(void)_i;
+	open_path(&path, 100., 0.01);
+	run(&path, 1.);
+	ck_assert(!path.govern.free);
+	sample.moved = sample.delivered = (uint64_t)path.delivered;
+	sample.flying = 20 * 1448;
+	path.govern.denied = true;
+	for (double until = path.now + 1.; path.now < until && !path.govern.free; path.now += GOVERN_TICK) {
+		path.govern.limited = false;
+		govern_learn(&path.govern, &sample, path.now);
+	}
+	ck_assert(path.govern.free);
+}
+END_TEST
+
 /* On a short way nothing is bounded, and what isn't known bounds nothing. */
 START_TEST(test_free)
 {
@@ -220,6 +241,7 @@ int main(void)
 		{test_rate_changes, RTTS},
 		{test_longer_way, 1},
 		{test_crowded, 1},
+		{test_crowded_out, 1},
 		{test_free, 1},
 		{test_rest, 1},
 		{NULL, 0},
