@@ -45,8 +45,8 @@
 #define FLAT_ROUNDS 3
 
 /*
- * A queue that is long at the ends of so many rounds though hardly more is under way than should be (datagrams are whole) isn't the flow's own: then the stripes are left to
- * compete, each by BBR's own rules, until the queue has gone or for so many seconds.
+ * A queue that is long at the ends of so many rounds though no more is under way than should be, but for what datagrams are too large by, isn't the
+ * flow's own: then the stripes are left to compete, each by BBR's own rules, until the queue has gone or for so many seconds.
  */
 #define SLOW_ROUNDS 10
 #define FREE_TIME 10.

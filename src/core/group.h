@@ -14,6 +14,8 @@ struct group_ops {
 	void (*grow)(struct group *group);
 	/* The peer has taken a stripe out by itself: all that it has to send is on its way, and it needs no more of them. May be NULL. */
 	void (*parting)(struct group *group);
+	/* A stripe that the peer may have counted on is lost. False: the group is to end. May be NULL. */
+	bool (*lost)(struct group *group, const struct stripe *stripe);
 };
 
 /* The stripes that carry one flow, and the local socket: the client's on the proxy, the server's on the relay. */

@@ -245,10 +245,10 @@ void stripe_close(struct stripe *stripe, bool clean, const char *why)
 		group_remove(group, stripe);
 		stripe_set_state(stripe, STRIPE_LEAVING);
 		stripe_close(stripe, clean, why);
-		if (missed)
-			group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
-		else
+		if (!missed)
 			group_check_done(group);
+		else if (group->ops->lost == NULL || !group->ops->lost(group, stripe))
+			group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
 		return;
 	}
 	stripe_drop(stripe, clean);

@@ -152,7 +152,48 @@ static void on_parting(struct group *group)
 	supply_withdraw(flow->proxy->supply, &flow->wish);
 }
 
-static const struct group_ops group_ops = {.ended = on_ended, .grow = on_grow, .parting = on_parting};
+/* Nothing was said but Open and Join, and nothing heard. */
+static bool is_untouched(const struct group *group)
+{
+	const struct spread *spread = &group->spread;
+
+	return group->moved == 0 && !spread->any && !spread->done && !group->merge.ending && !group->local_failed;
+}
+
+/* Another stripe opens it, under another token. */
+static void reopen(struct flow *flow)
+{
+	struct group *group = flow->group;
+	struct stripe *stripe;
+
+	flow->reopened = true;
+	flow->opener = NULL;
+	supply_withdraw(flow->proxy->supply, &flow->wish);
+	flow->wish.has_any = false;
+	while ((stripe = TAILQ_FIRST(&group->stripes)) != NULL) {
+		group_remove(group, stripe);
+		stripe_leave(stripe, 0.);
+	}
+	randombytes_buf(flow->token, sizeof(flow->token));
+	follow_fan(flow);
+}
+
+/* The opener may have died unnoticed, or the relay was just closing it: that need not be the flow's end. */
+static bool on_lost(struct group *group, const struct stripe *stripe)
+{
+	struct flow *flow = group->owner;
+
+	if (stripe != flow->opener || group->number != 0)
+		return false;
+	/* What else is idle may be as dead. */
+	supply_drop_idle(flow->proxy->supply);
+	if (flow->reopened || !is_untouched(group))
+		return false;
+	reopen(flow);
+	return true;
+}
+
+static const struct group_ops group_ops = {.ended = on_ended, .grow = on_grow, .parting = on_parting, .lost = on_lost};
 
 /* The first stripe opens the group; the others join it at the same moment. */
 static void on_take(struct supply_wish *wish, struct stripe *stripe)

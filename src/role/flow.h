@@ -35,6 +35,7 @@ struct flow {
 	struct fan fan;
 	bool noted; /* in the proxy's appetite, as bulk */
 	bool parting; /* it needs no more stripes */
+	bool reopened; /* the first opener was lost */
 	LIST_HEAD(, flow_dial) dials;
 };
 

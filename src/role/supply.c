@@ -262,16 +262,21 @@ void supply_start(struct supply *supply)
 	ev_timer_start(supply->engine->loop, &supply->tick);
 }
 
-void supply_stop(struct supply *supply)
+void supply_drop_idle(struct supply *supply)
 {
 	struct stripe *stripe;
 
-	supply->stopped = true;
-	ev_timer_stop(supply->engine->loop, &supply->tick);
 	while ((stripe = TAILQ_FIRST(&supply->idle)) != NULL) {
 		unlist(supply, stripe);
 		stripe_drop(stripe, true);
 	}
+}
+
+void supply_stop(struct supply *supply)
+{
+	supply->stopped = true;
+	ev_timer_stop(supply->engine->loop, &supply->tick);
+	supply_drop_idle(supply);
 }
 
 void supply_free(struct supply *supply)

@@ -52,6 +52,9 @@ void supply_withdraw(struct supply *supply, struct supply_wish *wish);
 /* Wishes for n fewer, n <= wish->missing. */
 void supply_lower(struct supply *supply, struct supply_wish *wish, unsigned n);
 
+/* Closes the idle stripes. */
+void supply_drop_idle(struct supply *supply);
+
 /* A stripe has become idle. */
 void supply_put(struct supply *supply, struct stripe *stripe);
 

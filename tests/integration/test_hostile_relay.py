@@ -5,12 +5,13 @@ The client of the flow in question is reset, never given a clean end, and nothin
 innocent flow runs beside all cases, and the proxy stands all of them in one life.
 """
 
+import socket
 import time
 
 import extended_speaker as x
 import pytest
 from conftest import STARTED, Starter
-from harness import RELAY_PORT
+from harness import RELAY_PORT, wait_for
 from traffic import (check_same, expect_error_unread, expect_reset, expect_reset_of_new, noise,
                      receive_all, receive_exactly, together)
 
@@ -230,6 +231,48 @@ def test_data_after_fin(scene, stripe):
         scene.proxy.wait_log(r'flow \d+: .*ended: \S', PROMPTLY, mark)
         client.close()
         group.close()
+
+
+# --- what it may lose ----------------------------------------------------------------------------
+
+def test_open_is_lost(scene):
+    """Nothing else has gone with it, so a new stripe opens the flow: this one is not to be lost."""
+    client, lost = scene.open(answer=False)
+    wait_for('the other stripe', lambda: len(lost.stripes) == 2)
+    scene.relay.answer = True
+    lost.close()
+    group = scene.relay.wait_group(client.getsockname())
+    assert group.destination == lost.destination and group.token != lost.token
+    client.sendall(b'is there anybody?')
+    check_same(group.receive(17), b'is there anybody?')
+    group.send(b'yes')
+    check_same(receive_exactly(client, 3), b'yes')
+    client.close()
+    group.close()
+
+
+def test_open_is_lost_twice(scene):
+    client, group = scene.open(answer=False)
+    group.close()
+    scene.relay.wait_group(client.getsockname()).close()
+    assert expect_reset(client, PROMPTLY) == b''
+
+
+@pytest.mark.parametrize('said', ['data', 'end'])
+def test_open_is_lost_with_more(scene, said):
+    """It cannot be said once more."""
+    client, group = scene.open(answer=False)
+    if said == 'data':
+        client.sendall(b'early')
+        check_same(group.receive(5), b'early')
+        while group.stripes[0] not in group.carriers:
+            client.sendall(b'and so on')
+            check_same(group.receive(9), b'and so on')
+    else:
+        client.shutdown(socket.SHUT_WR)
+        assert group.receive_all() == b''
+    group.close()
+    assert expect_reset(client, PROMPTLY) == b''
 
 
 # --- what it may say -----------------------------------------------------------------------------

@@ -162,6 +162,10 @@ START_TEST(test_fills_to_its_minimum)
 	UNTIL(&scene.pair, scene.closed == 1);
 	ck_assert_uint_eq(supply_ready(scene.supply), 2);
 	UNTIL(&scene.pair, supply_ready(scene.supply) == 3);
+	/* And what may be dead. */
+	supply_drop_idle(scene.supply);
+	ck_assert_uint_eq(supply_ready(scene.supply), 0);
+	UNTIL(&scene.pair, supply_ready(scene.supply) == 3);
 	supply_stop(scene.supply);
 	ck_assert_uint_eq(supply_ready(scene.supply), 0);
 	tear_down(&scene);
