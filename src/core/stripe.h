@@ -126,7 +126,7 @@ int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner);
 /* Resets and frees one that was given up. */
 void stripe_throw_away(struct stripe *stripe);
 
-/* Ends the stripe and its group, if it has one, telling the role. clean: with a FIN, else with a reset. */
+/* Ends the stripe, and its group if that has one and can't do without it, telling the role. clean: with a FIN, else with a reset. */
 void stripe_close(struct stripe *stripe, bool clean, const char *why);
 
 /* Ends all stripes of an engine. Their groups must have ended. */

@@ -11,7 +11,7 @@
 /* Steps (headers, pieces of payload) of one stripe before others get their turn. */
 #define READ_BUDGET 64
 
-/* A violation of the protocol ends the stripe, and with it the group that it belongs to. */
+/* A violation of the protocol ends the group, or the stripe where it has none. */
 static void violate(struct stripe *stripe, const char *why)
 {
 	union addr peer;
@@ -20,7 +20,10 @@ static void violate(struct stripe *stripe, const char *why)
 	if (sock_peer(stripe->fd, &peer) < 0)
 		peer.sa.sa_family = AF_UNSPEC;
 	log_warnx("stripe with %s: protocol error: %s", addr_format(&peer, text), why);
-	stripe_close(stripe, false, why);
+	if (stripe->state == STRIPE_BOUND)
+		group_end(stripe->group, GROUP_ABORT, REASON_PROTOCOL);
+	else
+		stripe_close(stripe, false, why);
 }
 
 static bool take_control(struct stripe *stripe, const struct control *control)

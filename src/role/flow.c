@@ -14,6 +14,9 @@
 /* Milliseconds after which an idle stripe isn't trusted: it's pinged more often. */
 #define SILENCE_MAX 25000
 
+/* Seconds that stripes may take to leave a flow that is opened anew. */
+#define LEAVE_TIME 2.
+
 /* How many flows the appetite remembers. */
 #define APPETITE_MEMORY 8
 
@@ -153,11 +156,12 @@ static void on_parting(struct group *group)
 }
 
 /* Nothing was said but Open and Join, and nothing heard. */
-static bool is_untouched(const struct group *group)
+static bool is_untouched(const struct group *group, const struct stripe *opener)
 {
 	const struct spread *spread = &group->spread;
+	const struct merge *merge = &group->merge;
 
-	return group->moved == 0 && !spread->any && !spread->done && !group->merge.ending && !group->local_failed;
+	return group->moved == 0 && !spread->any && !spread->done && !merge->any && !merge->ending && opener->in.last == 0;
 }
 
 /* Another stripe opens it, under another token. */
@@ -166,13 +170,14 @@ static void reopen(struct flow *flow)
 	struct group *group = flow->group;
 	struct stripe *stripe;
 
+	tell_quietly(flow, "opened anew", "");
 	flow->reopened = true;
 	flow->opener = NULL;
 	supply_withdraw(flow->proxy->supply, &flow->wish);
 	flow->wish.has_any = false;
 	while ((stripe = TAILQ_FIRST(&group->stripes)) != NULL) {
 		group_remove(group, stripe);
-		stripe_leave(stripe, 0.);
+		stripe_leave(stripe, LEAVE_TIME);
 	}
 	randombytes_buf(flow->token, sizeof(flow->token));
 	follow_fan(flow);
@@ -187,7 +192,7 @@ static bool on_lost(struct group *group, const struct stripe *stripe)
 		return false;
 	/* What else is idle may be as dead. */
 	supply_drop_idle(flow->proxy->supply);
-	if (flow->reopened || !is_untouched(group))
+	if (flow->reopened || flow->parting || group->local_failed || !is_untouched(group, stripe))
 		return false;
 	reopen(flow);
 	return true;

@@ -224,6 +224,17 @@ def _machine_times():
     return {'busy': sum(fields) - idle - steal, 'idle': idle, 'steal': steal}
 
 
+# Cores that the hypervisor, and other programs, may take before a measurement is disturbed.
+STOLEN_MAX, OTHERS_MAX = 0.1, 0.3
+
+
+def is_disturbed(record):
+    """Whether something else took the processor meanwhile; the result has no say in it."""
+    machine = record.get('machine', {})
+    return (machine.get('stolen_cores', 0) > STOLEN_MAX or
+            machine.get('others_cores', 0) > OTHERS_MAX)
+
+
 class Watch:
     """How busy the machine was meanwhile, and with what besides us."""
 
@@ -254,9 +265,9 @@ class Watch:
         doubts = []
         if packets and late / packets > 0.01:
             doubts.append(f'{100 * late / packets:.1f} % of the packets late')
-        if others > 0.3:
+        if others > OTHERS_MAX:
             doubts.append(f'others used {others:.1f} cores')
-        if change['steal'] > 0.1:
+        if change['steal'] > STOLEN_MAX:
             doubts.append(f'{change["steal"]:.1f} cores stolen')
         if packets and change['idle'] < 0.1:
             doubts.append('no processor time left')

@@ -258,6 +258,17 @@ def test_open_is_lost_twice(scene):
     assert expect_reset(client, PROMPTLY) == b''
 
 
+@pytest.mark.parametrize('last_words', [x.reset(serial=0xfffffff0), x.datagram(1, b''),
+                                        x.control(11)],
+                         ids=['bad Reset', 'empty datagram', 'unknown mandatory type'])
+def test_open_is_lost_after_an_answer(scene, last_words):
+    client, group = scene.open(answer=False)
+    group.stripes[0].send(last_words)
+    group.stripes[0].close()
+    assert expect_reset(client, PROMPTLY) == b''
+    group.close()
+
+
 @pytest.mark.parametrize('said', ['data', 'end'])
 def test_open_is_lost_with_more(scene, said):
     """It cannot be said once more."""
@@ -265,14 +276,25 @@ def test_open_is_lost_with_more(scene, said):
     if said == 'data':
         client.sendall(b'early')
         check_same(group.receive(5), b'early')
-        while group.stripes[0] not in group.carriers:
-            client.sendall(b'and so on')
-            check_same(group.receive(9), b'and so on')
     else:
         client.shutdown(socket.SHUT_WR)
         assert group.receive_all() == b''
+    group.stripes[0].close()
+    assert expect_reset(client, PROMPTLY) == b''
+    group.close()
+
+
+def test_open_is_lost_and_no_stripe_comes(scene):
+    mark = scene.proxy.mark()
+    client, group = scene.open(answer=False)
+
+    def hang_up(sock):
+        raise x.Broken('no more')
+
+    scene.relay.greet = hang_up
     group.close()
     assert expect_reset(client, PROMPTLY) == b''
+    scene.proxy.wait_log(r'flow \d+: client .* no way to the relay: \S', PROMPTLY, mark)
 
 
 # --- what it may say -----------------------------------------------------------------------------
