@@ -287,6 +287,7 @@ def test_open_is_lost_with_more(scene, said):
 def test_open_is_lost_and_no_stripe_comes(scene):
     mark = scene.proxy.mark()
     client, group = scene.open(answer=False)
+    wait_for('the other stripe', lambda: len(group.stripes) == 2)
 
     def hang_up(sock):
         raise x.Broken('no more')
