@@ -279,6 +279,7 @@ def test_control_in_crumbs(scene):
     stripe.close()
 
 
+@pytest.mark.slow
 def test_flood_of_pings_without_reading(scene):
     """The relay's answers pile up only so far; then that stripe has to go, or to wait."""
     stripe = scene.proxy.dial()
