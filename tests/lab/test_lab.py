@@ -197,6 +197,16 @@ def send_until_closed(listener, congestion):
             stream.sendall(bytes(1 << 18))
 
 
+def stolen():
+    """Seconds of processor time that the hypervisor has ever taken for others."""
+    with open('/proc/stat') as file:
+        return int(file.readline().split()[8]) / os.sysconf('SC_CLK_TCK')
+
+
+def mbit(mark, later):
+    return (later[1] - mark[1]) * 8e-6 / (later[0] - mark[0])
+
+
 def test_tcp_fills_the_link(lab):
     lab.set('both', rate='100mbit', delay='10ms')
     with lab.listen('server') as listener:
@@ -204,14 +214,17 @@ def test_tcp_fills_the_link(lab):
         sender.start()
         with lab.socket('client') as stream:
             stream.connect((lab.address('server'), listener.getsockname()[1]))
+            before = stolen()
             marks = receive_for(stream, 6)
+            taken = stolen() - before
         sender.join()
-    rates = [(bytes_2 - bytes_1) * 8e-6 / (time_2 - time_1)
-             for (time_1, bytes_1), (time_2, bytes_2) in itertools.pairwise(marks)]
-    # 1448 bytes of payload in 1514 on the wire: 95.64 at most. It comes to this in any second in which
-    # nothing takes the processor away.
-    assert max(rates) >= 95, rates
-    assert marks[-1][1] * 8e-6 / marks[-1][0] < 95.7
+    # 1448 bytes of payload in 1514 on the wire: 95.64 at most, once it has started. It comes to this in any
+    # second in which nothing takes the processor away; in one that makes up for that it seems to be more.
+    assert mbit(marks[1], marks[-1]) < 95.9
+    full = any(95 <= mbit(*second) < 95.9 for second in itertools.pairwise(marks[1:]))
+    if not full and taken > 0.1:
+        pytest.skip(f'the hypervisor took {taken:.1f} s of the processor')
+    assert full, marks
 
 
 def test_independent_loss(lab):
