@@ -373,6 +373,27 @@ class Lab:
         _end(running | self._members({process.pid}))
         return process.wait()
 
+    @contextlib.contextmanager
+    def on_one_core(self):
+        """Keeps the lab's processes and this one on one core for the length of the block.
+
+        What a packet needs from end to end is then their work alone, and not how long a virtual
+        machine takes to wake up another core for each of them, which can be many times as long.
+        """
+        core = {min(os.sched_getaffinity(0))}
+        before = {}
+        try:
+            for pid in self._recorded_processes() | {os.getpid()}:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                    for thread in map(int, os.listdir(f'/proc/{pid}/task')):
+                        before[thread] = os.sched_getaffinity(thread)
+                        os.sched_setaffinity(thread, core)
+            yield
+        finally:
+            for thread, cores in before.items():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, cores)
+
     def sysctl(self, host, name, value):
         """Sets one, by its dotted name, on one host: sysctl('server', 'net.ipv4.tcp_sack', 0)."""
         with self.in_namespace(host):

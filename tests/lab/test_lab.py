@@ -227,6 +227,19 @@ def test_tcp_fills_the_link(lab):
     assert full, marks
 
 
+def test_on_one_core(lab):
+    def cores():
+        return [os.sched_getaffinity(pid) for pid in (program.pid, os.getpid())]
+
+    with lab.popen('client', ['sleep', '60']) as program:
+        before = cores()
+        with lab.on_one_core():
+            one = {min(os.sched_getaffinity(0))}
+            assert cores() == [one, one]
+        assert cores() == before
+        lab.end(program)
+
+
 def test_independent_loss(lab):
     count, share = 16000, 0.02
     lab.set('down', loss='2%')
@@ -254,6 +267,20 @@ def test_burst_loss(lab):
     # Losses in bursts spread wider than independent ones by about sqrt(2 * mean - 1).
     deviation = (count * share * (1 - share) * (2 * mean - 1)) ** 0.5
     assert abs(sum(runs) - count * share) < 5 * deviation
+
+
+def test_burst_loss_does_not_outlast_a_silence(lab):
+    """Each of lonely packets is lost with the same chance, however long the bursts are."""
+    count = 20
+    lab.set('down', loss='50%', burst=100_000)
+    burst = Burst(lab)
+    before = lab.stats()['down']
+    for _ in range(count):
+        time.sleep(0.06)  # the silence
+        burst.send(1)
+    while (after := lab.stats()['down'])['arrived'] < before['arrived'] + count:
+        time.sleep(0.01)
+    assert 0 < after['dropped_loss'] - before['dropped_loss'] < count
 
 
 def test_reordering(lab):

@@ -102,17 +102,24 @@ static bool chance(struct link *link, double share)
 /*
  * With bursts this is the simple Gilbert model: all is lost in the bad state and nothing in the
  * good one. Leaving the bad state with 1/burst makes the mean burst as asked for; entering it with
- * loss / (burst * (1 - loss)) makes its share of the packets `loss`.
+ * loss / (burst * (1 - loss)) makes its share of the packets `loss`. What disturbs a link is over at
+ * some time, whether packets come or not: after a silence the state is drawn anew, with that share.
+ * Else a burst would wait for the retransmissions of a TCP alone, longer and longer between them,
+ * and last for minutes.
  */
-static bool is_lost(struct link *link)
+static bool is_lost(struct link *link, uint64_t now)
 {
 	const struct link_settings *s = &link->settings;
+	bool silent = now > link->arrived_at + LINK_BURST_GAP;
 
+	link->arrived_at = now;
 	if (s->burst <= 1 || s->loss <= 0) {
 		link->bursting = false;
 		return chance(link, s->loss);
 	}
-	if (link->bursting)
+	if (silent)
+		link->bursting = chance(link, s->loss);
+	else if (link->bursting)
 		link->bursting = !chance(link, 1 / s->burst);
 	else
 		link->bursting = chance(link, s->loss / (s->burst * (1 - s->loss)));
@@ -181,7 +188,7 @@ void link_arrive(struct link *link, struct packet *packet, uint64_t now)
 		pool_put(link->pool, packet);
 		return;
 	}
-	if (is_lost(link)) {
+	if (is_lost(link, now)) {
 		counters->dropped_loss++;
 		pool_put(link->pool, packet);
 		return;

@@ -27,6 +27,9 @@
  */
 #define LINK_SLACK UINT64_C(200000)
 
+/* A burst of losses has no memory of what came this many ns ago. */
+#define LINK_BURST_GAP UINT64_C(50000000)
+
 struct packet {
 	STAILQ_ENTRY(packet) next;
 	uint64_t due; /* while it waits in the queue: when it came */
@@ -75,6 +78,7 @@ struct link {
 	struct packet_pool *pool;
 	uint64_t random;
 	bool bursting;
+	uint64_t arrived_at; /* when the last packet came */
 	struct packet_list queue;
 	uint64_t queued;    /* bytes in queue */
 	uint64_t head_done; /* when the head of the queue will have left the bottleneck */
