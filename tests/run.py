@@ -83,16 +83,23 @@ class Unit:
 
 
 class Pytest:
-    """All test_*.py of a folder."""
+    """All test_*.py of a folder.
 
-    def __init__(self, build, folder):
+    With more than one worker whole files run at the same time, each worker with a lab of its own:
+    for tests that wait more than they work. `-n 0` among the options runs them in one process
+    again, e.g. to see what they print (`-s`).
+    """
+
+    def __init__(self, build, folder, workers=0):
         self.folder = folder
+        self.workers = workers
         self.report = build / f'{folder.name}.xml'
 
     def command(self, options):
         self.report.unlink(missing_ok=True)
         return ['/usr/bin/python3', '-m', 'pytest', '-p', 'no:cacheprovider', '-ra',
                 '--durations=5', f'--rootdir={TOP}', f'--junitxml={self.report}',
+                *(['-n', str(self.workers), '--dist', 'loadfile'] if self.workers > 1 else []),
                 str(self.folder), *options]
 
     def count(self, status):
@@ -150,7 +157,7 @@ def choose(arguments):
     """Splits the command line into names of suites and options for pytest."""
     build = pathlib.Path(os.environ['RORO_BUILD']).resolve()
     suites = {'unit': Unit(build), 'lab': Pytest(build, TOP / 'tests' / 'lab'),
-              'integration': Pytest(build, TOP / 'tests' / 'integration')}
+              'integration': Pytest(build, TOP / 'tests' / 'integration', min(os.cpu_count(), 4))}
     first = next((i for i, word in enumerate(arguments) if word.startswith('-')), len(arguments))
     names, options = arguments[:first], arguments[first:]
     for name in names:
