@@ -25,6 +25,7 @@ src_libroro_a_SOURCES = \
 	src/core/govern.c src/core/govern.h \
 	src/core/group.c src/core/group.h \
 	src/core/merge.c src/core/merge.h \
+	src/core/repeat.c src/core/repeat.h \
 	src/core/spread.c src/core/spread.h \
 	src/core/stripe.c src/core/stripe.h \
 	src/core/stripe_read.c \

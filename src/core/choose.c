@@ -23,6 +23,9 @@
 
 #define SECOND 1000000
 
+/* Seconds for which a path that nothing was sent on is believed to be as it was. */
+#define PATH_AGE 0.1
+
 /* What the pacing rate, which is of better times, and the window, which BBR keeps small while it probes for the round trip, let go. */
 static uint64_t rate(const struct sock_path *path)
 {
@@ -92,6 +95,26 @@ struct stripe *choose_stripe(struct group *group)
 			earliest = arrival;
 			best = stripe;
 		}
+	}
+	return best;
+}
+
+struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size)
+{
+	struct stripe *stripe, *best = NULL;
+	uint32_t most = size;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		uint32_t last = stripe->out.last;
+
+		if (stripe == own || !stripe_can_take(stripe) ||
+		    (last != 0 && (last == serial || serial_distance(last, serial) >= SERIAL_WINDOW)))
+			continue;
+		stripe_look(stripe, PATH_AGE);
+		if (stripe->out.path.stalled || !stripe_can_take(stripe) || room(&stripe->out.path) < most)
+			continue;
+		most = room(&stripe->out.path);
+		best = stripe;
 	}
 	return best;
 }

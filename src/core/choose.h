@@ -9,6 +9,12 @@
 /* The stripe by which it's expected to arrive first; NULL if none can take data now. */
 struct stripe *choose_stripe(struct group *group);
 
+/*
+ * The stripe other than own by which a copy of a datagram may arrive soon: its window lets all of it go, and nothing is before it that waits for it.
+ * NULL if there's none.
+ */
+struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size);
+
 /* Most payload bytes that this stripe should take at once, if the flow has room for so many: whole packets, three at least. */
 uint32_t choose_size(const struct stripe *stripe, uint64_t room);
 

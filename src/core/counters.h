@@ -30,6 +30,7 @@
 	X(bytes_out, "payload bytes sent over stripes") \
 	X(bytes_in, "payload bytes received over stripes") \
 	X(datagrams_out, "data datagrams sent") \
+	X(datagrams_repeated, "data datagrams sent once more, on another stripe") \
 	X(datagrams_in, "data datagrams received") \
 	X(bytes_spliced, "payload bytes that went through a pipe, both ways") \
 	X(pipes_now, "pipes that exist") \

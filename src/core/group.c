@@ -103,6 +103,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe->group = group;
 	stripe->in.parked = false;
 	stripe->out.counted = stripe->out.carried = false;
+	stripe->out.last = 0;
 	/* What was known of it is of when it last carried something, and that has mostly arrived, or it wouldn't be idle. */
 	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
@@ -184,6 +185,7 @@ void group_end(struct group *group, enum group_end end, enum reason reason)
 	spread_stop(group);
 	merge_stop(group);
 	govern_stop(group);
+	repeat_stop(group);
 	hold_discard(engine->pool, &group->merge.hold);
 	let_go(group, end);
 	counter_sub(&engine->counters.flows_now, 1);

@@ -4,6 +4,7 @@
 
 #include "core/govern.h"
 #include "core/merge.h"
+#include "core/repeat.h"
 #include "core/spread.h"
 #include "core/stripe.h"
 
@@ -44,6 +45,7 @@ struct group {
 	struct spread spread;
 	struct merge merge;
 	struct govern *govern; /* NULL until it's needed */
+	struct repeat *repeat; /* likewise */
 };
 
 /* Returns NULL with errno set. */

@@ -36,19 +36,30 @@ static bool complete(const struct merge *merge)
 {
 	if (!merge->ending)
 		return false;
-	return merge->final == 0 ? !merge->any : merge->any && serial_previous(merge->due) == merge->final;
+	return merge->final == 0 ? merge->delivered == 0
+				 : merge->delivered > 0 && serial_previous(merge->due) == merge->final;
 }
 
-static bool serial_makes_sense(const struct merge *merge, const struct stripe_in *in)
+/* It was delivered: another stripe was faster. */
+static bool is_late(const struct merge *merge, uint32_t serial)
 {
+	uint32_t behind = serial_distance(serial, merge->due);
+
+	return behind > 0 && behind < SERIAL_WINDOW && behind <= merge->delivered;
+}
+
+/* On one stripe serials rise. In the extended protocol the same may come on several. */
+static bool serial_makes_sense(const struct group *group, const struct stripe_in *in)
+{
+	const struct merge *merge = &group->merge;
 	uint32_t serial = in->datagram.serial;
 	uint32_t ahead = serial_distance(merge->due, serial);
 
-	if (ahead >= SERIAL_WINDOW)
-		return false;
 	if (in->last != 0 && (serial == in->last || serial_distance(in->last, serial) >= SERIAL_WINDOW))
 		return false;
-	if (complete(merge))
+	if (is_late(merge, serial))
+		return !group->base;
+	if (ahead >= SERIAL_WINDOW || complete(merge))
 		return false;
 	return !merge->ending || (merge->final != 0 && ahead <= serial_distance(merge->due, merge->final));
 }
@@ -69,23 +80,37 @@ static struct stripe *find_parked(const struct group *group, uint32_t serial)
 	return NULL;
 }
 
+/* Another stripe has the same datagram. False if it must not be so. */
+static bool repeats(struct group *group, const struct stripe *stripe, const struct stripe *other)
+{
+	if (group->base || stripe->in.datagram.size != other->in.datagram.size)
+		return false;
+	group->merge.repeated = true;
+	return true;
+}
+
 bool merge_arrived(struct group *group, struct stripe *stripe)
 {
 	struct merge *merge = &group->merge;
 	struct stripe_in *in = &stripe->in;
+	const struct stripe *other;
 
-	if (!serial_makes_sense(merge, in))
+	if (!in->known && !serial_makes_sense(group, in))
 		return false;
-	if (in->datagram.serial == merge->due) {
-		if (merge->current != NULL)
-			return false;
-		in->last = in->datagram.serial;
+	in->known = true;
+	in->last = in->datagram.serial;
+	in->late = is_late(merge, in->last);
+	if (in->late) {
+		merge->repeated = true;
+		return true;
+	}
+	other = in->last == merge->due ? merge->current : find_parked(group, in->last);
+	if (other != NULL && !repeats(group, stripe, other))
+		return false;
+	if (in->last == merge->due) {
 		merge->current = stripe;
 		return true;
 	}
-	if (find_parked(group, in->datagram.serial) != NULL)
-		return false;
-	in->last = in->datagram.serial;
 	stripe_park(stripe);
 	merge_stripe_ended(group);
 	return true;
@@ -113,7 +138,7 @@ bool merge_end(struct group *group, uint32_t final, bool reset)
 	if (merge->ending && (!reset || merge->reset || final != merge->final))
 		return false;
 	if (!merge->ending) {
-		if (final == 0 && (merge->any || merge->current != NULL))
+		if (final == 0 && (merge->delivered > 0 || merge->current != NULL))
 			return false;
 		if (final != 0 && serial_distance(merge->due, serial_next(final)) >= SERIAL_WINDOW)
 			return false;
@@ -162,7 +187,38 @@ void merge_stripe_ended(struct group *group)
 	if (any_parked)
 		group_end(group, GROUP_ABORT, REASON_PROTOCOL);
 	else if (!merge->ending)
-		merge_end(group, merge->any ? serial_previous(merge->due) : 0, false);
+		merge_end(group, merge->delivered > 0 ? serial_previous(merge->due) : 0, false);
+}
+
+/* What other stripes still have, or will have, of the datagram that's done is dropped. */
+static void drop_rivals(struct group *group, uint32_t serial)
+{
+	struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		struct stripe_in *in = &stripe->in;
+
+		if (!in->parsed || !in->known || in->parked || in->datagram.serial != serial)
+			continue;
+		in->late = true;
+		stripe_await(stripe, 1);
+		stripe_watch(stripe);
+	}
+}
+
+/* The next is due. */
+static void unpark(struct group *group)
+{
+	struct merge *merge = &group->merge;
+	struct stripe *stripe;
+
+	while ((stripe = find_parked(group, merge->due)) != NULL) {
+		stripe->in.parked = false;
+		merge->current = stripe;
+		if (!merge->repeated)
+			break;
+		stripe_watch(stripe);
+	}
 }
 
 static void datagram_done(struct group *group, struct stripe *stripe)
@@ -173,12 +229,13 @@ static void datagram_done(struct group *group, struct stripe *stripe)
 
 	stripe->in.parsed = false;
 	merge->current = NULL;
-	merge->any = true;
+	merge->delivered++;
+	merge->passed = 0;
+	if (merge->repeated)
+		drop_rivals(group, merge->due);
 	merge->due = serial_next(merge->due);
 	counter_add(&group->engine->counters.datagrams_in, 1);
-	merge->current = find_parked(group, merge->due);
-	if (merge->current != NULL)
-		merge->current->in.parked = false;
+	unpark(group);
 	/* Its next header: it may be due itself, or end the flow. */
 	stripe_read(stripe);
 }
@@ -189,6 +246,22 @@ static void wait_for_local(struct group *group)
 	ev_io_start(group->engine->loop, &group->local_wr);
 	if (group->merge.current != NULL)
 		ev_io_stop(group->engine->loop, &group->merge.current->rd);
+}
+
+/* The current stripe has nothing more for now: another may have more of the same datagram. */
+static void await_rivals(struct group *group)
+{
+	struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		const struct stripe_in *in = &stripe->in;
+
+		if (stripe == group->merge.current || !in->parsed || !in->known || in->parked || in->late)
+			continue;
+		ev_io_start(stripe->engine->loop, &stripe->rd);
+		if (in->ahead.n > 0)
+			ev_feed_event(stripe->engine->loop, &stripe->rd, EV_READ);
+	}
 }
 
 /*
@@ -205,6 +278,8 @@ static void await_payload(struct stripe *stripe)
 		part = PART_MAX;
 	stripe_await(stripe, part < stripe->in.left ? part : stripe->in.left);
 	ev_io_start(stripe->engine->loop, &stripe->rd);
+	if (stripe->group->merge.repeated)
+		await_rivals(stripe->group);
 }
 
 /* The payload that is left, and behind it the end of the direction, have been read ahead. */
@@ -237,6 +312,7 @@ static bool copy_payload(struct group *group, struct stripe *stripe, size_t *n)
 	error = errno;
 	stripe_release_ahead(stripe);
 	in->left -= (uint32_t)*n;
+	group->merge.passed += (uint32_t)*n;
 	counter_add(&group->engine->counters.bytes_in, *n);
 	switch (passed) {
 	case HOLD_PASSED:
@@ -289,6 +365,7 @@ static bool move_payload(struct group *group, struct stripe *stripe, size_t *n)
 		stripe->in.dry = 0;
 		*n = (size_t)filled;
 		stripe->in.left -= (uint32_t)filled;
+		group->merge.passed += (uint32_t)filled;
 		counter_add(&group->engine->counters.bytes_in, (uint64_t)filled);
 		return deliver(group);
 	}
@@ -299,6 +376,16 @@ static bool move_payload(struct group *group, struct stripe *stripe, size_t *n)
 	} else
 		stripe_close(stripe, false, filled == 0 ? "ended inside a datagram" : "reset by the peer");
 	return false;
+}
+
+/* Drops n bytes of payload that another stripe has brought already. False if they aren't there yet. */
+static bool catch_up(struct stripe *stripe, uint32_t n)
+{
+	int result = stripe_skip(stripe, n);
+
+	if (result == 0)
+		await_payload(stripe);
+	return result == 1;
 }
 
 static void spend(size_t *budget, size_t n)
@@ -313,6 +400,7 @@ static bool step(struct group *group, size_t *budget)
 {
 	struct merge *merge = &group->merge;
 	struct stripe *stripe;
+	uint32_t own;
 	bool go_on;
 	size_t n;
 
@@ -327,6 +415,11 @@ static bool step(struct group *group, size_t *budget)
 	if (*budget == 0) {
 		stripe_read_later(stripe);
 		return false;
+	}
+	own = stripe->in.datagram.size - stripe->in.left;
+	if (own < merge->passed) {
+		spend(budget, 0);
+		return catch_up(stripe, merge->passed - own);
 	}
 	if (stripe->in.left == 0) {
 		spend(budget, 0);

@@ -14,20 +14,25 @@ struct stripe;
 /* The incoming direction of a flow: from the stripes, in order, to the local socket. */
 struct merge {
 	uint32_t due;		/* serial that is delivered next */
-	bool any;		/* at least one was delivered whole */
+	uint64_t delivered;	/* datagrams that were, whole */
+	uint32_t passed;	/* bytes of the due one that were */
+	bool repeated;		/* extended protocol: some serial has come more than once */
 	bool ending;		/* Fin or Reset named the last serial */
 	bool reset;		/* it was Reset */
 	bool stopped;		/* nothing more is delivered: the local socket has failed */
 	bool done;		/* delivered to the end, and the end too */
 	bool pumping;		/* guards against re-entry */
 	uint32_t final;		/* the last serial, 0: none */
-	struct stripe *current; /* the one whose datagram is due and being delivered */
+	struct stripe *current; /* the one whose datagram is due and being delivered: of several the one heard from last */
 	struct hold hold;	/* a pipe with bytes on their way to the local socket */
 };
 
 void merge_init(struct group *group);
 
-/* A stripe has read a data header. Returns false if the serial makes no sense. The stripe is parked if it isn't due. */
+/*
+ * A stripe has read a data header, or can go on with its payload. Returns false if the serial makes no sense. The stripe is parked if the serial isn't
+ * due, and late if it's delivered already.
+ */
 bool merge_arrived(struct group *group, struct stripe *stripe);
 
 /* Delivers what can be delivered, within a budget. */

@@ -145,17 +145,13 @@ static void count_datagram(struct group *group, struct stripe *stripe, size_t n)
 {
 	struct spread *spread = &group->spread;
 	struct engine *engine = group->engine;
-	uint8_t header[DATAGRAM_HEADER];
 
 	spread->bulk = n >= STRIPE_BULK;
 	spread->dry = false;
-	datagram_encode(header, spread->next, (uint32_t)n);
-	hold_put_prefix(&stripe->out.datagram, header);
-	stripe->out.before = stripe->out.queued;
+	stripe_start(stripe, spread->next, (uint32_t)n);
 	spread->next = serial_next(spread->next);
 	spread->any = true;
 	spread->last = stripe;
-	stripe->out.carried = true;
 	counter_add(&engine->counters.datagrams_out, 1);
 	counter_add(&engine->counters.bytes_out, (uint64_t)n);
 }
@@ -167,7 +163,8 @@ static void count_datagram(struct group *group, struct stripe *stripe, size_t n)
 static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 {
 	struct hold *hold = &stripe->out.datagram;
-	ssize_t more = 1, n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk);
+	bool keep = repeat_wanted(group, stripe);
+	ssize_t more = 1, n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk && !keep);
 	int error = errno;
 
 	if (n <= 0) {
@@ -179,6 +176,8 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		error = errno;
 		n += more > 0 ? more : 0;
 	}
+	if (keep && hold->buffer != NULL)
+		repeat_keep(group, stripe, group->spread.next, hold_bytes(hold), (size_t)n);
 	count_datagram(group, stripe, (size_t)n);
 	if (more == 0 || (more < 0 && error != ENOBUFS)) {
 		group->spread.drained = true;

@@ -283,6 +283,17 @@ bool stripe_can_take(const struct stripe *stripe)
 	       !stripe->out.shut && hold_empty(&stripe->out.datagram);
 }
 
+void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size)
+{
+	uint8_t header[DATAGRAM_HEADER];
+
+	datagram_encode(header, serial, size);
+	hold_put_prefix(&stripe->out.datagram, header);
+	stripe->out.before = stripe->out.queued;
+	stripe->out.last = serial;
+	stripe->out.carried = true;
+}
+
 bool stripe_flush(struct stripe *stripe)
 {
 	int result = push(stripe);
@@ -336,13 +347,16 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 {
 	struct stripe_out *out = &stripe->out;
 	ev_tstamp now = ev_now(stripe->engine->loop);
-	uint32_t limit;
+	uint32_t limit, sent = out->path.sent, repeated = out->path.repeated;
 
 	if (out->path_at != 0. && now >= out->path_at && now - out->path_at < max_age)
 		return;
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;
 	out->path_at = now;
+	/* On a short path TCP itself is quick enough. */
+	repeat_learn(stripe->engine, out->path.sent - sent,
+		     out->path.rtt_min >= STRIPE_RTT_SHORT ? out->path.repeated - repeated : 0);
 	if (is_shrunk(&out->path))
 		stripe_settle(stripe);
 	/* But for BBR, the next byte makes it begin anew: tcp_slow_start_after_idle_check() in include/net/tcp.h. */

@@ -56,7 +56,9 @@ struct stripe_in {
 	bool drained; /* the socket had no more when it was last read, in this turn of the loop */
 	bool bulk;    /* the last data datagram was large: what may be spliced is not read ahead */
 	bool parsed;  /* datagram is valid: its payload comes next */
-	bool parked;  /* a data datagram that isn't due: not read */
+	bool known;   /* the merge has judged the data datagram */
+	bool parked;  /* it isn't due: not read */
+	bool late;    /* another stripe has brought the same already: it's dropped */
 	bool eof;
 	uint8_t dry;  /* splices in a row that found nothing */
 	struct datagram datagram;
@@ -79,6 +81,7 @@ struct stripe_out {
 	bool carried;  /* data of this flow has gone out on it */
 	bool settled;  /* uses the congestion control that was asked for */
 	bool counted;  /* path.delivered is of this flow's time */
+	uint32_t last; /* the last data serial of this flow, 0 before the first */
 	uint32_t unsent_limit;
 	struct sock_path path;
 	ev_tstamp path_at; /* when path was asked for; 0: never */
@@ -147,6 +150,9 @@ bool stripe_queue(struct stripe *stripe, const struct control *control);
  */
 void stripe_send(struct stripe *stripe, const struct control *control);
 
+/* Its hold has the payload of a datagram: puts the header in front. */
+void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size);
+
 /* Sends what is waiting now. True if nothing is left; false if something is, or if the stripe has ended. */
 bool stripe_flush(struct stripe *stripe);
 
@@ -189,6 +195,9 @@ void stripe_release_ahead(struct stripe *stripe);
 
 /* Waits for reading until so many bytes have come: 1 is any. */
 void stripe_await(struct stripe *stripe, uint32_t bytes);
+
+/* Drops up to n bytes of payload. Returns 1 for done, go on; 0 for wait until readable; -1 for ended. */
+int stripe_skip(struct stripe *stripe, uint32_t n);
 
 /* Stops reading until stripe_read(). */
 void stripe_park(struct stripe *stripe);

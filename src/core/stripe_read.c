@@ -171,23 +171,30 @@ static int read_control(struct stripe *stripe)
 	return stripe->closed ? -1 : 1;
 }
 
-static int drop_payload(struct stripe *stripe)
+int stripe_skip(struct stripe *stripe, uint32_t n)
 {
 	struct stripe_in *in = &stripe->in;
-	size_t lead = in->left < in->ahead.n ? in->left : in->ahead.n;
-	ssize_t n;
+	uint32_t lead = n < in->ahead.n ? n : in->ahead.n;
+	ssize_t got;
 
 	hold_take_ahead(&in->ahead, lead);
-	in->left -= (uint32_t)lead;
-	if (in->left > 0) {
-		n = hold_skip(stripe->engine->pool, stripe->fd, in->left);
-		if (n <= 0)
-			return read_failed(stripe, n);
-		in->left -= (uint32_t)n;
-	}
-	if (in->left == 0)
-		in->parsed = false;
+	in->left -= lead;
+	if (n == lead)
+		return 1;
+	got = hold_skip(stripe->engine->pool, stripe->fd, n - lead);
+	if (got <= 0)
+		return read_failed(stripe, got);
+	in->left -= (uint32_t)got;
 	return 1;
+}
+
+static int drop_payload(struct stripe *stripe)
+{
+	int result = stripe_skip(stripe, stripe->in.left);
+
+	if (stripe->in.left == 0)
+		stripe->in.parsed = false;
+	return result;
 }
 
 static int read_data(struct stripe *stripe)
@@ -198,6 +205,8 @@ static int read_data(struct stripe *stripe)
 			violate(stripe, "a serial that makes no sense");
 			return -1;
 		}
+		if (stripe->in.late)
+			return drop_payload(stripe);
 		if (!stripe->in.parked)
 			merge_pump(stripe->group);
 		return -1;
@@ -237,6 +246,7 @@ static int read_header(struct stripe *stripe)
 	}
 	in->left = in->datagram.size;
 	in->parsed = true;
+	in->known = in->late = false;
 	if (in->datagram.serial != SERIAL_CONTROL)
 		in->bulk = in->left >= STRIPE_BULK;
 	return 1;

@@ -255,6 +255,23 @@ ssize_t hold_splice(struct hold_pool *pool, struct hold *hold, int fd, size_t ma
 	return n;
 }
 
+int hold_put(struct hold_pool *pool, struct hold *hold, const void *bytes, size_t n)
+{
+	hold->buffer = buffer_borrow(pool);
+	if (hold->buffer == NULL) {
+		errno = ENOBUFS;
+		return -1;
+	}
+	memcpy(hold->buffer->bytes + hold->buffer->start, bytes, n);
+	hold->length = (uint32_t)n;
+	return 0;
+}
+
+const uint8_t *hold_bytes(const struct hold *hold)
+{
+	return hold->buffer->bytes + hold->buffer->start;
+}
+
 ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max, bool splice)
 {
 	ssize_t n;

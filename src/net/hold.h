@@ -58,6 +58,12 @@ static inline bool hold_empty(const struct hold *hold)
  */
 ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max, bool splice);
 
+/* Fills an empty hold with a copy of up to HOLD_BUFFER bytes. Returns 0, or -1 with ENOBUFS if the pool has run out. */
+int hold_put(struct hold_pool *pool, struct hold *hold, const void *bytes, size_t n);
+
+/* What a fill has brought into a buffer. */
+const uint8_t *hold_bytes(const struct hold *hold);
+
 /* Puts a header in front of what a fill has brought (or of nothing, in an empty hold). */
 void hold_put_prefix(struct hold *hold, const uint8_t prefix[HOLD_PREFIX]);
 

@@ -224,6 +224,8 @@ int sock_path(int fd, struct sock_path *path)
 	path->unsent = info.tcpi_notsent_bytes;
 	path->pacing = info.tcpi_pacing_rate;
 	path->delivered = info.tcpi_bytes_acked + (uint64_t)info.tcpi_sacked * info.tcpi_snd_mss;
+	path->sent = info.tcpi_data_segs_out;
+	path->repeated = info.tcpi_total_retrans;
 	path->rtt_min = info.tcpi_min_rtt;
 	path->stalled = info.tcpi_backoff > 0;
 	path->silence = info.tcpi_last_ack_recv;

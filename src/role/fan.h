@@ -13,6 +13,9 @@
  */
 #define FAN_BULK 12
 
+/* What a flow that's expected to move much begins with where packets get lost: on half of them what it sends first can be repeated. */
+#define FAN_LOSSY (2 * FAN_BULK)
+
 /* Stripes that bulk flows have together before any has earned more. */
 #define FAN_TOTAL 24
 

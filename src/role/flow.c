@@ -161,7 +161,7 @@ static bool is_untouched(const struct group *group, const struct stripe *opener)
 	const struct spread *spread = &group->spread;
 	const struct merge *merge = &group->merge;
 
-	return group->moved == 0 && !spread->any && !spread->done && !merge->any && !merge->ending && opener->in.last == 0;
+	return group->moved == 0 && !spread->any && !spread->done && merge->delivered == 0 && !merge->ending && opener->in.last == 0;
 }
 
 /* Another stripe opens it, under another token. */
@@ -332,7 +332,8 @@ void flow_look(struct flow *flow)
 static unsigned first_share(const struct flow *flow)
 {
 	const struct proxy_settings *settings = flow->proxy->settings;
-	unsigned most = settings->stripes < FAN_BULK ? settings->stripes : FAN_BULK;
+	unsigned bulk = repeat_is_lossy(flow->proxy->engine) ? FAN_LOSSY : FAN_BULK;
+	unsigned most = settings->stripes < bulk ? settings->stripes : bulk;
 	unsigned share = supply_ready(flow->proxy->supply) / 2;
 
 	if (settings->pool_max != 0 && share < most)

@@ -246,9 +246,12 @@ class Group:
             raise Broken('a stripe of the group ended')
         if not isinstance(message, Control):
             serial, payload = message
-            if serial in self._early or (serial - self._due) & 0xffffffff >= 1 << 31:
+            if 0 < (self._due - serial) & 0xffffffff < self._due:  # it was sent once more
+                return
+            if (serial - self._due) & 0xffffffff >= 1 << 31:
                 raise Broken(f'serial {serial}, when {self._due} was due')
-            self._early[serial] = payload
+            if self._early.setdefault(serial, payload) != payload:
+                raise Broken(f'serial {serial} is not the same on two stripes')
             self.carriers.add(stripe)
         elif message.kind == PING:
             stripe.send(control(PONG, message.body))

@@ -365,7 +365,7 @@ def group_attacks():
         'Connected': control_message(x.control(x.CONNECTED)),
         'Failed': control_message(x.failed(x.REFUSED)),
         'same serial again': control_message(a + a),
-        'same serial on another stripe': on_both(a, a),
+        'same serial with another size': on_both(b, x.datagram(2, b'bb')),
         'falling serial': on_both(b + a, a),
         'far ahead': control_message(x.datagram(1 + (1 << 31), b'a')),
         'very far ahead': control_message(x.datagram(0xffffffff, b'a')),

@@ -189,7 +189,7 @@ def attacks():
         'another Number': say(x.number(0x7777)),
         'short Number': say(x.control(x.NUMBER, bytes(4))),
         'same serial again': say(a + a),
-        'same serial on another stripe': on_both(a, a),
+        'same serial with another size': on_both(b, x.datagram(2, b'bb')),
         'falling serial': on_both(b + a, a),
         'far ahead': say(x.datagram(1 + (1 << 31), b'a')),
         'very far ahead': say(x.datagram(0xffffffff, b'a')),

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from harness import DIRECT, accept, wait_for
+from harness import DIRECT, PATIENCE, accept, wait_for
 from traffic import MIB, check_same, exchange, noise, receive_all, receive_exactly
 
 SIZES = [0, 1] + [2 ** k + d for k in range(8, 21) for d in (-1, 0, 1)]
@@ -70,6 +70,23 @@ def test_over_a_bad_link(make_gateway, lab, mode, stripes, link, size, listener,
     for direction in ('up', 'down'):
         happened = lab.stats()[direction][counter] - before[direction][counter]
         assert happened > 0, f'the link did nothing to the test, {direction}'
+
+
+def test_short_flows_over_a_bad_link(gateway, lab, listener, sockets):
+    """Once losses are known of, what young flows send is sent once more, and comes but once."""
+    lab.set(rate='100mbit', delay='10ms', loss='3%')
+    deadline = time.monotonic() + PATIENCE
+    while not all(daemon.counter('datagrams_repeated') for daemon in gateway.daemons()):
+        assert time.monotonic() < deadline, 'nothing was repeated'
+        client, server = sockets(*gateway.pair(listener))
+        for round in range(3):  # with a rest after each, and none after the last
+            data = noise(60_000, round)
+            for sender, receiver in ((client, server), (server, client)):
+                sender.sendall(data)
+                check_same(receive_exactly(receiver, len(data)), data)
+        exchange(client, server, noise(100_000, 1), noise(100_000, 2))
+        client.close()
+        server.close()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ UNIT_TESTS = \
 	tests/unit/core/check_flow \
 	tests/unit/core/check_govern \
 	tests/unit/core/check_merge \
+	tests/unit/core/check_repeat \
 	tests/unit/core/check_stripe \
 	tests/unit/net/check_conntrack \
 	tests/unit/net/check_hangup \
@@ -54,6 +55,8 @@ tests_unit_core_check_govern_SOURCES = tests/unit/core/check_govern.c $(UNIT_PAI
 tests_unit_core_check_govern_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)
 tests_unit_core_check_merge_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_repeat_SOURCES = tests/unit/core/check_repeat.c $(UNIT_PAIR)
+tests_unit_core_check_repeat_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_stripe_SOURCES = tests/unit/core/check_stripe.c $(UNIT_PAIR)
 tests_unit_core_check_stripe_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)

@@ -88,11 +88,8 @@ static void check_story(const struct story *story, int mode)
 
 static const struct story both_protocols[] = {
 	{"the same serial again", {{DATA, 0, 1, "a"}, {DATA, 0, 1, "b"}}, "a", false},
-	{"the same on another stripe", {{DATA, 0, 1, "a"}, {DATA, 1, 1, "b"}}, "a", false},
-	{"an old one", {{DATA, 0, 1, "a"}, {DATA, 1, 2, "b"}, {DATA, 2, 1, "c"}}, "ab", false},
 	{"not rising", {{DATA, 0, 2, "b"}, {DATA, 1, 1, "a"}, {DATA, 0, 2, "c"}}, "ab", false},
 	{"due twice", {{PART, 0, 1, "abc"}, {DATA, 1, 1, "d"}}, "abc", false},
-	{"parked twice", {{DATA, 0, 5, "e"}, {DATA, 1, 5, "e"}}, "", false},
 	{"2^31 ahead", {{DATA, 0, 0x80000001, "x"}}, "", false},
 	{"2^31 ahead of a later one", {{DATA, 0, 1, "a"}, {DATA, 1, 0x80000002, "x"}}, "a", false},
 	{"just behind", {{DATA, 0, 0xffffffff, "x"}}, "", false},
@@ -100,6 +97,8 @@ static const struct story both_protocols[] = {
 };
 
 static const struct story extended_only[] = {
+	{"parked twice, of two sizes", {{DATA, 0, 2, "b"}, {DATA, 1, 2, "bb"}}, "", false},
+	{"an old one again on its stripe", {{DATA, 0, 1, "a"}, {DATA, 1, 1, "a"}, {DATA, 1, 1, "a"}}, "a", false},
 	{"data after the last", {{DATA, 0, 1, "a"}, {FIN, 0, 1, NULL}, {DATA, 0, 2, "b"}}, "a", true},
 	{"data though there's none", {{FIN, 0, 0, NULL}, {DATA, 1, 1, "a"}}, "", true},
 	{"beyond Fin", {{FIN, 0, 2, NULL}, {DATA, 1, 3, "c"}}, "", false},
@@ -129,6 +128,9 @@ static const struct story extended_only[] = {
 };
 
 static const struct story base_only[] = {
+	{"the same on another stripe", {{DATA, 0, 1, "a"}, {DATA, 1, 1, "b"}}, "a", false},
+	{"an old one", {{DATA, 0, 1, "a"}, {DATA, 1, 2, "b"}, {DATA, 2, 1, "c"}}, "ab", false},
+	{"parked twice", {{DATA, 0, 5, "e"}, {DATA, 1, 5, "e"}}, "", false},
 	{"serial 0", {{BYTES, 0, 8, "\0\0\0\0\0\0\0\4"}}, "", false},
 	{"serial 0 after data", {{DATA, 0, 1, "a"}, {BYTES, 0, 8, "\0\0\0\0\0\0\0\0"}}, "a", false},
 	{NULL, {{0}}, NULL, false},
