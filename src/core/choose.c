@@ -24,7 +24,7 @@
 #define SECOND 1000000
 
 /* Seconds for which a path that nothing was sent on is believed to be as it was. */
-#define PATH_AGE 0.1
+#define SPARE_AGE 0.1
 
 /* What the pacing rate, which is of better times, and the window, which BBR keeps small while it probes for the round trip, let go. */
 static uint64_t rate(const struct sock_path *path)
@@ -110,7 +110,7 @@ struct stripe *choose_spare(struct group *group, const struct stripe *own, uint3
 		if (stripe == own || !stripe_can_take(stripe) ||
 		    (last != 0 && (last == serial || serial_distance(last, serial) >= SERIAL_WINDOW)))
 			continue;
-		stripe_look(stripe, PATH_AGE);
+		stripe_look(stripe, SPARE_AGE);
 		if (stripe->out.path.stalled || !stripe_can_take(stripe) || room(&stripe->out.path) < most)
 			continue;
 		most = room(&stripe->out.path);

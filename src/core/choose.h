@@ -10,8 +10,8 @@
 struct stripe *choose_stripe(struct group *group);
 
 /*
- * The stripe other than own by which a copy of a datagram may arrive soon: its window lets all of it go, and nothing is before it that waits for it.
- * NULL if there's none.
+ * The stripe other than own by which a copy of a datagram may arrive soon: its window lets all of it go, and it has carried no later datagram, behind
+ * which the copy would be read too late. NULL if there's none.
  */
 struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size);
 

@@ -27,7 +27,7 @@
 	X(greetings_refused, "greetings with a wrong or unknown key, or malformed") \
 	X(conntrack_missing, "captured flows that conntrack has no entry for") \
 	X(conntrack_failed, "conntrack questions that failed or timed out") \
-	X(bytes_out, "payload bytes sent over stripes") \
+	X(bytes_out, "payload bytes sent over stripes, those sent once more not counted") \
 	X(bytes_in, "payload bytes received over stripes") \
 	X(datagrams_out, "data datagrams sent") \
 	X(datagrams_repeated, "data datagrams sent once more, on another stripe") \

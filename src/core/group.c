@@ -185,7 +185,6 @@ void group_end(struct group *group, enum group_end end, enum reason reason)
 	spread_stop(group);
 	merge_stop(group);
 	govern_stop(group);
-	repeat_stop(group);
 	hold_discard(engine->pool, &group->merge.hold);
 	let_go(group, end);
 	counter_sub(&engine->counters.flows_now, 1);

@@ -383,6 +383,7 @@ static bool catch_up(struct stripe *stripe, uint32_t n)
 {
 	int result = stripe_skip(stripe, n);
 
+	stripe_release_ahead(stripe);
 	if (result == 0)
 		await_payload(stripe);
 	return result == 1;

@@ -48,25 +48,28 @@ bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX && repeat_is_lossy(group->engine);
 }
 
-static void free_pieces(struct repeat_pieces *pieces)
+static void drop_first(struct repeat *repeat)
 {
-	struct repeat_piece *piece;
+	struct repeat_piece *piece = STAILQ_FIRST(&repeat->pieces);
 
-	while ((piece = STAILQ_FIRST(pieces)) != NULL) {
-		STAILQ_REMOVE_HEAD(pieces, link);
-		free(piece);
-	}
+	STAILQ_REMOVE_HEAD(&repeat->pieces, link);
+	repeat->size -= sizeof(*piece) + piece->size;
+	free(piece);
+}
+
+/* After a round trip they are acknowledged, or TCP knows itself that they are lost. */
+static void drop_old(struct repeat *repeat, ev_tstamp now)
+{
+	const struct repeat_piece *piece;
+
+	while ((piece = STAILQ_FIRST(&repeat->pieces)) != NULL &&
+	       (now - piece->at > repeat->round_trip || repeat->size > REPEAT_YOUNG))
+		drop_first(repeat);
 }
 
 /* May end the group. */
-static void send_again(struct group *group, const struct repeat_piece *piece)
+static void send_again(struct group *group, struct stripe *stripe, const struct repeat_piece *piece)
 {
-	struct stripe *stripe;
-
-	/* Older ones are acknowledged by now, or TCP knows itself that they are lost. */
-	stripe = choose_spare(group, piece->stripe, piece->serial, piece->size);
-	if (stripe == NULL || ev_now(group->engine->loop) - piece->at > stripe->out.path.rtt / 1e6)
-		return;
 	if (hold_put(group->engine->pool, &stripe->out.datagram, piece->bytes, piece->size) < 0)
 		return;
 	counter_add(&group->engine->counters.datagrams_repeated, 1);
@@ -75,21 +78,33 @@ static void send_again(struct group *group, const struct repeat_piece *piece)
 		stripe_look(stripe, 0.);
 }
 
+/* There may be more to send, for which no stripe has room. */
+static bool is_blocked(const struct group *group)
+{
+	return !group->spread.eof && !ev_is_active(&group->local_rd);
+}
+
 static void on_rest(struct ev_loop *loop, ev_timer *timer, int revents)
 {
-	struct repeat *repeat = timer->data;
-	struct group *group = repeat->group;
-	struct repeat_pieces pieces = STAILQ_HEAD_INITIALIZER(pieces);
-	struct repeat_piece *piece;
+	struct group *group = timer->data;
+	const struct repeat_piece *piece;
+	struct stripe *stripe;
 
 	(void)revents;
-	ev_timer_stop(loop, timer);
-	STAILQ_CONCAT(&pieces, &repeat->pieces);
-	STAILQ_FOREACH(piece, &pieces, link) {
-		if (!group->ended)
-			send_again(group, piece);
+	drop_old(group->repeat, ev_now(loop));
+	if (!STAILQ_EMPTY(&group->repeat->pieces) && is_blocked(group)) {
+		ev_timer_again(loop, timer);
+		return;
 	}
-	free_pieces(&pieces);
+	ev_timer_stop(loop, timer);
+	/* If the group ends meanwhile, all of it is freed. */
+	while (group->repeat != NULL && (piece = STAILQ_FIRST(&group->repeat->pieces)) != NULL) {
+		stripe = choose_spare(group, piece->stripe, piece->serial, piece->size);
+		if (stripe != NULL)
+			send_again(group, stripe, piece);
+		if (group->repeat != NULL)
+			drop_first(group->repeat);
+	}
 }
 
 static struct repeat *get(struct group *group)
@@ -98,10 +113,9 @@ static struct repeat *get(struct group *group)
 
 	if (repeat != NULL || (repeat = calloc(1, sizeof(*repeat))) == NULL)
 		return repeat;
-	repeat->group = group;
 	STAILQ_INIT(&repeat->pieces);
 	ev_timer_init(&repeat->rest, on_rest, 0., REST);
-	repeat->rest.data = repeat;
+	repeat->rest.data = group;
 	group->repeat = repeat;
 	return repeat;
 }
@@ -119,6 +133,9 @@ void repeat_keep(struct group *group, const struct stripe *stripe, uint32_t seri
 	piece->size = (uint32_t)n;
 	memcpy(piece->bytes, bytes, n);
 	STAILQ_INSERT_TAIL(&repeat->pieces, piece, link);
+	repeat->size += sizeof(*piece) + n;
+	repeat->round_trip = stripe->out.path.rtt / 1e6;
+	drop_old(repeat, piece->at);
 	ev_timer_again(group->engine->loop, &repeat->rest);
 }
 
@@ -127,7 +144,8 @@ void repeat_stop(struct group *group)
 	if (group->repeat == NULL)
 		return;
 	ev_timer_stop(group->engine->loop, &group->repeat->rest);
-	free_pieces(&group->repeat->pieces);
+	while (!STAILQ_EMPTY(&group->repeat->pieces))
+		drop_first(group->repeat);
 	free(group->repeat);
 	group->repeat = NULL;
 }

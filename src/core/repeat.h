@@ -22,8 +22,9 @@ struct stripe;
 STAILQ_HEAD(repeat_pieces, repeat_piece);
 
 struct repeat {
-	struct group *group;
 	struct repeat_pieces pieces; /* datagrams as they were sent, the oldest first */
+	size_t size;		     /* of their memory */
+	ev_tstamp round_trip;	     /* that of the stripe which sent the last of them */
 	ev_timer rest;		     /* the flow has sent nothing for a while */
 };
 
@@ -36,7 +37,10 @@ bool repeat_is_lossy(const struct engine *engine);
 /* True if what the flow sends by this stripe now is worth keeping: then it must pass through a buffer. */
 bool repeat_wanted(const struct group *group, const struct stripe *stripe);
 
-/* Keeps a copy of the payload of a datagram that the stripe takes; without memory it does nothing. */
+/*
+ * Keeps a copy of the payload of a datagram that the stripe takes, for a round trip at most, and of all no more than REPEAT_YOUNG bytes of memory;
+ * without memory it does nothing.
+ */
 void repeat_keep(struct group *group, const struct stripe *stripe, uint32_t serial, const uint8_t *bytes, size_t n);
 
 /* Forgets all. */

@@ -36,6 +36,7 @@ void spread_stop(struct group *group)
 {
 	group->spread.stopped = true;
 	hold_unwait(group->engine->pool, &group->spread.waiter);
+	repeat_stop(group);
 	group_stop_reading(group);
 }
 
@@ -152,6 +153,7 @@ static void count_datagram(struct group *group, struct stripe *stripe, size_t n)
 	spread->next = serial_next(spread->next);
 	spread->any = true;
 	spread->last = stripe;
+	stripe->out.carried = true;
 	counter_add(&engine->counters.datagrams_out, 1);
 	counter_add(&engine->counters.bytes_out, (uint64_t)n);
 }
@@ -176,7 +178,9 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		error = errno;
 		n += more > 0 ? more : 0;
 	}
-	if (keep && hold->buffer != NULL)
+	if (!keep)
+		repeat_stop(group);
+	else if (hold->buffer != NULL)
 		repeat_keep(group, stripe, group->spread.next, hold_bytes(hold), (size_t)n);
 	count_datagram(group, stripe, (size_t)n);
 	if (more == 0 || (more < 0 && error != ENOBUFS)) {

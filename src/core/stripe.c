@@ -238,7 +238,7 @@ void stripe_close(struct stripe *stripe, bool clean, const char *why)
 	if (stripe->state == STRIPE_BOUND) {
 		struct group *group = stripe->group;
 		/* If the peer had bound it, it hears of the loss itself, and ends the group. */
-		bool missed = !stripe->out.asked || stripe->out.carried;
+		bool missed = !stripe->out.asked || stripe->out.carried || stripe->in.last != 0;
 
 		log_debug("flow %u: stripe lost: %s", group->number, why);
 		counter_add(&stripe->engine->counters.stripes_lost, 1);
@@ -291,7 +291,6 @@ void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size)
 	hold_put_prefix(&stripe->out.datagram, header);
 	stripe->out.before = stripe->out.queued;
 	stripe->out.last = serial;
-	stripe->out.carried = true;
 }
 
 bool stripe_flush(struct stripe *stripe)

@@ -78,7 +78,7 @@ struct stripe_out {
 	bool shut;     /* base protocol: FIN sent */
 	bool asked;    /* the peer has yet to confirm that it is bound: see group_confirm() */
 	bool waits;    /* and takes no data before */
-	bool carried;  /* data of this flow has gone out on it */
+	bool carried;  /* data of this flow has gone out on it, and not only copies */
 	bool settled;  /* uses the congestion control that was asked for */
 	bool counted;  /* path.delivered is of this flow's time */
 	uint32_t last; /* the last data serial of this flow, 0 before the first */

@@ -153,7 +153,7 @@ START_TEST(test_any_copies)
 		pair_open_raw(&pair, STRIPES, _i);
 		out = (struct pour){.from = -1, .to = pair.a.local, .seed = 1, .keep = true};
 		for (unsigned i = 0; i < STRIPES; i++)
-			scripts[i] = (struct script){.bytes = malloc(DATAGRAMS * 70000)};
+			scripts[i] = (struct script){.bytes = malloc(DATAGRAMS * (DATAGRAM_HEADER + 70000))};
 		for (uint32_t serial = 1; serial <= DATAGRAMS; serial++) {
 			size_t size = any_size(), one = dice(STRIPES);
 
@@ -182,8 +182,15 @@ START_TEST(test_any_copies)
 		UNTIL(&pair, counter_read(&pair.a.engine->counters.datagrams_in) == DATAGRAMS);
 		raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN, .serial = DATAGRAMS});
 		local_expect_end(&pair, &pair.a);
-		for (unsigned i = 0; i < STRIPES; i++)
+		shutdown(pair.a.local, SHUT_WR);
+		UNTIL(&pair, pair.a.group == NULL);
+		ck_assert_int_eq(pair.a.reason, REASON_NONE);
+		/* What was behind is dropped, and nothing else is. */
+		for (unsigned i = 0; i < STRIPES; i++) {
+			raw_control(&pair, i, &(struct control){.type = CONTROL_DETACH});
 			free(scripts[i].bytes);
+		}
+		UNTIL(&pair, pair.a.idle == STRIPES);
 		pair_close(&pair);
 	}
 }
@@ -314,24 +321,88 @@ START_TEST(test_no_spare_stripe)
 }
 END_TEST
 
-/* Whole flows of which much is repeated. */
+/* A stripe that has carried copies only isn't missed: not when the flow has ended before the peer knows of it, nor when it's lost. */
+START_TEST(test_copies_bind_nobody)
+{
+	struct pair pair;
+	struct group *group;
+	struct stripe *spare;
+
+	pair_open_raw(&pair, 2, _i);
+	group = pair.a.group;
+	spare = pair.a.stripes[1];
+	spare->out.asked = true;
+	for (unsigned tries = 0; counter_read(&pair.a.engine->counters.datagrams_repeated) == 0; tries++) {
+		ck_assert_uint_lt(tries, 50);
+		pretend_loss(&pair, 100, 1);
+		repeat_keep(group, pair.a.stripes[0], 7, (const uint8_t *)"copy", 4);
+		UNTIL(&pair, at_rest(group));
+	}
+	ck_assert_uint_eq(spare->out.last, 7);
+	ck_assert(!group_is_unconfirmed(group));
+	stripe_close(spare, false, "the test says so");
+	ck_assert_ptr_nonnull(pair.a.group);
+	local_write(&pair.a, "goes on");
+	UNTIL(&pair, counter_read(&pair.a.engine->counters.bytes_out) == 7);
+	pair_close(&pair);
+}
+END_TEST
+
+/* What is kept is bounded, in time and in memory. */
+START_TEST(test_bounds)
+{
+	static const uint8_t bytes[HOLD_BUFFER];
+	struct pair pair;
+	struct group *group;
+
+	pair_open_raw(&pair, 2, _i);
+	group = pair.a.group;
+	pretend_loss(&pair, 100, 1);
+	for (uint32_t serial = 1; serial < 100; serial++) {
+		repeat_keep(group, pair.a.stripes[0], serial, bytes, sizeof(bytes));
+		ck_assert_uint_le(group->repeat->size, REPEAT_YOUNG);
+	}
+	ck_assert_uint_ge(group->repeat->size, REPEAT_YOUNG - 2 * sizeof(bytes));
+	for (uint32_t serial = 100; serial < 100000; serial++) {
+		repeat_keep(group, pair.a.stripes[0], serial, bytes, 1);
+		ck_assert_uint_le(group->repeat->size, REPEAT_YOUNG);
+	}
+	/* All but the last are older than a round trip. */
+	pair.a.stripes[0]->out.path.rtt = 0;
+	repeat_keep(group, pair.a.stripes[0], 100000, bytes, 1);
+	ev_now_update(pair.a.engine->loop);
+	repeat_keep(group, pair.a.stripes[0], 100001, bytes, 1);
+	ck_assert_uint_lt(group->repeat->size, 200);
+	repeat_stop(group);
+	ck_assert_ptr_null(group->repeat);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Whole flows of which some is repeated. */
 START_TEST(test_flow)
 {
-	struct pour up = {.size = 300000, .seed = 1, .keep = true}, down = {.size = 200000, .seed = 2, .keep = true};
+	struct pour up, down;
 	struct pair pair;
+	uint64_t repeated = 0;
 
-	pair_open(&pair, 8, _i);
-	up.from = down.to = pair.a.local;
-	up.to = down.from = pair.b.local;
-	UNTIL(&pair, (pretend_loss(&pair, 100, 1), pour(&up), pour(&down), pour_done(&up) && pour_done(&down)));
-	UNTIL(&pair, at_rest(pair.a.group));
-	shutdown(pair.a.local, SHUT_WR);
-	shutdown(pair.b.local, SHUT_WR);
-	UNTIL(&pair, pair.a.group == NULL && pair.b.group == NULL);
-	ck_assert_int_eq(pair.a.reason, REASON_NONE);
-	ck_assert_int_eq(pair.b.reason, REASON_NONE);
-	UNTIL(&pair, pair.a.idle == 8 && pair.b.idle == 8);
-	pair_close(&pair);
+	for (unsigned flows = 0; repeated == 0; flows++) {
+		ck_assert_uint_lt(flows, 20);
+		pair_open(&pair, 8, _i);
+		/* In small pieces, behind which the engine doesn't look at the path. */
+		up = (struct pour){.from = pair.a.local, .to = pair.b.local, .size = 300000, .piece = 1000, .seed = 1, .keep = true};
+		down = (struct pour){.from = pair.b.local, .to = pair.a.local, .size = 200000, .seed = 2, .keep = true};
+		UNTIL(&pair, (pretend_loss(&pair, 100, 1), pour(&up), pour(&down), pour_done(&up) && pour_done(&down)));
+		UNTIL(&pair, at_rest(pair.a.group));
+		shutdown(pair.a.local, SHUT_WR);
+		shutdown(pair.b.local, SHUT_WR);
+		UNTIL(&pair, pair.a.group == NULL && pair.b.group == NULL);
+		ck_assert_int_eq(pair.a.reason, REASON_NONE);
+		ck_assert_int_eq(pair.b.reason, REASON_NONE);
+		UNTIL(&pair, pair.a.idle == 8 && pair.b.idle == 8);
+		repeated = counter_read(&pair.a.engine->counters.datagrams_repeated);
+		pair_close(&pair);
+	}
 }
 END_TEST
 
@@ -346,6 +417,8 @@ int main(void)
 		{test_wanted, MODES_EXTENDED},
 		{test_sent_again, MODES_EXTENDED},
 		{test_no_spare_stripe, MODES_EXTENDED},
+		{test_copies_bind_nobody, MODES_EXTENDED},
+		{test_bounds, 1},
 		{test_flow, MODES_EXTENDED},
 		{NULL, 0},
 	};
