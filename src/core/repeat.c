@@ -9,7 +9,7 @@
 /* Seconds without new data after which a flow is at rest: a server close by that is still at it would have given more. */
 #define REST 0.005
 
-/* A path is lossy if one packet in so many was retransmitted; and as long as too few were sent to know. */
+/* A path is lossy if one packet in so many was retransmitted. When fewer were sent in all it isn't known. */
 #define LOSSY 250
 
 /* Packets after which what was before them counts half. */
@@ -38,14 +38,19 @@ void repeat_learn(struct engine *engine, uint32_t sent, uint32_t repeated)
 
 bool repeat_is_lossy(const struct engine *engine)
 {
-	return (engine->repeated + 1) * LOSSY > engine->sent;
+	return engine->repeated * LOSSY > engine->sent;
+}
+
+static bool may_be_lossy(const struct engine *engine)
+{
+	return engine->sent < LOSSY || repeat_is_lossy(engine);
 }
 
 bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 {
 	return !group->base && group->stripe_count > 1 && group->moved < REPEAT_YOUNG &&
 	       stripe->out.path.rtt_min >= STRIPE_RTT_SHORT &&
-	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX && repeat_is_lossy(group->engine);
+	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX && may_be_lossy(group->engine);
 }
 
 static void drop_first(struct repeat *repeat)

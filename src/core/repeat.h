@@ -31,10 +31,10 @@ struct repeat {
 /* The stripes of an engine have sent so many packets more, and of these so many again. */
 void repeat_learn(struct engine *engine, uint32_t sent, uint32_t repeated);
 
-/* True if of late its stripes lost enough of them that repeating is worthwhile, or if that isn't known yet. */
+/* True if of late its stripes lost so many of them that repeating is worthwhile. */
 bool repeat_is_lossy(const struct engine *engine);
 
-/* True if what the flow sends by this stripe now is worth keeping: then it must pass through a buffer. */
+/* True if what the flow sends by this stripe now is worth keeping, for all that's known: then it must pass through a buffer. */
 bool repeat_wanted(const struct group *group, const struct stripe *stripe);
 
 /*
