@@ -34,7 +34,8 @@ struct engine {
 	struct stripe_list stripes; /* all there are */
 	struct stripe_list unflushed; /* those with controls that leave before the loop waits */
 	uint8_t *spare;		      /* a buffer for reading ahead that nobody has, or NULL */
-	uint32_t sent, repeated;      /* packets of all stripes, of late: with data, and of these retransmissions */
+	uint32_t sent, repeated;      /* packets of all stripes, of late: as in struct sock_path */
+	uint32_t received, disordered;
 	unsigned leaving;	    /* those of groups that have ended, not idle yet */
 	struct grave *graves;
 	ev_prepare undertaker;

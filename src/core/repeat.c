@@ -12,6 +12,9 @@
 /* A path is lossy if one packet in so many was retransmitted. When fewer were sent in all it isn't known. */
 #define LOSSY 250
 
+/* On the way in, if one in so many was ahead of another: after each that's lost some are. */
+#define DISORDERED 50
+
 /* Packets after which what was before them counts half. */
 #define PACKETS_LATE 4096
 
@@ -26,31 +29,42 @@ struct repeat_piece {
 	uint8_t bytes[];
 };
 
-void repeat_learn(struct engine *engine, uint32_t sent, uint32_t repeated)
+static void count(uint32_t *packets, uint32_t *bad, uint32_t more, uint32_t more_bad)
 {
-	engine->sent += sent;
-	engine->repeated += repeated;
-	while (engine->sent >= 2 * PACKETS_LATE) {
-		engine->sent /= 2;
-		engine->repeated /= 2;
+	*packets += more;
+	*bad += more_bad;
+	while (*packets >= 2 * PACKETS_LATE) {
+		*packets /= 2;
+		*bad /= 2;
 	}
 }
 
-bool repeat_is_lossy(const struct engine *engine)
+void repeat_learn(struct engine *engine, const struct sock_path *before, const struct sock_path *now)
+{
+	/* On a short path TCP itself is quick enough. */
+	bool counts = now->rtt_min >= STRIPE_RTT_SHORT;
+
+	count(&engine->sent, &engine->repeated, now->sent - before->sent, counts ? now->repeated - before->repeated : 0);
+	count(&engine->received, &engine->disordered, now->received - before->received,
+	      counts ? now->disordered - before->disordered : 0);
+}
+
+static bool loses_out(const struct engine *engine)
 {
 	return engine->repeated * LOSSY > engine->sent;
 }
 
-static bool may_be_lossy(const struct engine *engine)
+bool repeat_is_lossy(const struct engine *engine)
 {
-	return engine->sent < LOSSY || repeat_is_lossy(engine);
+	return loses_out(engine) || engine->disordered * DISORDERED > engine->received;
 }
 
 bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 {
 	return !group->base && group->stripe_count > 1 && group->moved < REPEAT_YOUNG &&
 	       stripe->out.path.rtt_min >= STRIPE_RTT_SHORT &&
-	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX && may_be_lossy(group->engine);
+	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX &&
+	       (group->engine->sent < LOSSY || loses_out(group->engine));
 }
 
 static void drop_first(struct repeat *repeat)

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "net/sock.h"
+
 struct engine;
 struct group;
 struct stripe;
@@ -28,10 +30,10 @@ struct repeat {
 	ev_timer rest;		     /* the flow has sent nothing for a while */
 };
 
-/* The stripes of an engine have sent so many packets more, and of these so many again. */
-void repeat_learn(struct engine *engine, uint32_t sent, uint32_t repeated);
+/* A stripe of the engine has come from one state of its path to another. */
+void repeat_learn(struct engine *engine, const struct sock_path *before, const struct sock_path *now);
 
-/* True if of late its stripes lost so many of them that repeating is worthwhile. */
+/* True if of late so many packets were lost, on the way out or in, that repeating is worthwhile. */
 bool repeat_is_lossy(const struct engine *engine);
 
 /* True if what the flow sends by this stripe now is worth keeping, for all that's known: then it must pass through a buffer. */

@@ -13,6 +13,9 @@
 /* What the queue of controls keeps free of Pongs, so that a peer that only pings can't crowd out the rest. */
 #define CONTROL_QUEUE_RESERVE 128
 
+/* Seconds: a flow that was shorter shows nothing new. */
+#define IDLE_AGE 0.001
+
 /* Packets: the window of a new connection (TCP_INIT_CWND in include/net/tcp.h). */
 #define WINDOW_FIRST 10
 
@@ -346,16 +349,15 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 {
 	struct stripe_out *out = &stripe->out;
 	ev_tstamp now = ev_now(stripe->engine->loop);
-	uint32_t limit, sent = out->path.sent, repeated = out->path.repeated;
+	struct sock_path before = out->path;
+	uint32_t limit;
 
 	if (out->path_at != 0. && now >= out->path_at && now - out->path_at < max_age)
 		return;
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;
 	out->path_at = now;
-	/* On a short path TCP itself is quick enough. */
-	repeat_learn(stripe->engine, out->path.sent - sent,
-		     out->path.rtt_min >= STRIPE_RTT_SHORT ? out->path.repeated - repeated : 0);
+	repeat_learn(stripe->engine, &before, &out->path);
 	if (is_shrunk(&out->path))
 		stripe_settle(stripe);
 	/* But for BBR, the next byte makes it begin anew: tcp_slow_start_after_idle_check() in include/net/tcp.h. */
@@ -392,6 +394,8 @@ static void become_idle(struct stripe *stripe)
 	stripe->detach_sent = stripe->detach_received = false;
 	stripe->in.last = 0;
 	stripe->group = NULL;
+	/* For repeat_learn(): of what came nothing else tells. */
+	stripe_look(stripe, IDLE_AGE);
 	stripe->ops->idle(stripe);
 }
 

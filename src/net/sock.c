@@ -226,6 +226,8 @@ int sock_path(int fd, struct sock_path *path)
 	path->delivered = info.tcpi_bytes_acked + (uint64_t)info.tcpi_sacked * info.tcpi_snd_mss;
 	path->sent = info.tcpi_data_segs_out;
 	path->repeated = info.tcpi_total_retrans;
+	path->received = info.tcpi_data_segs_in;
+	path->disordered = info.tcpi_rcv_ooopack;
 	path->rtt_min = info.tcpi_min_rtt;
 	path->stalled = info.tcpi_backoff > 0;
 	path->silence = info.tcpi_last_ack_recv;

@@ -68,6 +68,7 @@ struct sock_path {
 	uint64_t pacing;
 	uint64_t delivered; /* so far */
 	uint32_t sent, repeated; /* packets so far: with data, and of these retransmissions */
+	uint32_t received, disordered; /* likewise, and of these such as came before another that was due */
 	uint32_t rtt_min;
 	uint32_t silence; /* milliseconds since the peer's last packet */
 	bool stalled;	 /* a retransmission timer has expired and nothing was acknowledged since */

@@ -207,30 +207,60 @@ static void pretend_loss(struct pair *pair, unsigned sent, unsigned repeated)
 	pair->a.engine->repeated = repeated;
 }
 
+static void learn(struct engine *engine, uint32_t packets, uint32_t bad, bool in)
+{
+	const struct sock_path before = {0};
+	struct sock_path now = {.rtt_min = STRIPE_RTT_SHORT};
+
+	if (in) {
+		now.received = packets;
+		now.disordered = bad;
+	} else {
+		now.sent = packets;
+		now.repeated = bad;
+	}
+	repeat_learn(engine, &before, &now);
+}
+
+/* One in 250 that are sent, or in 50 that come. */
 START_TEST(test_lossy)
 {
 	struct engine engine = {.sent = 0};
+	const uint32_t enough = _i ? 50 : 250;
 
-	(void)_i;
 	ck_assert(!repeat_is_lossy(&engine));
-	repeat_learn(&engine, 100, 1);
+	learn(&engine, enough - 1, 1, _i);
 	ck_assert(repeat_is_lossy(&engine));
-	repeat_learn(&engine, 200, 0);
+	learn(&engine, 1, 0, _i);
 	ck_assert(!repeat_is_lossy(&engine));
 	/* What was is forgotten. */
-	repeat_learn(&engine, 1000, 100);
+	learn(&engine, 1000, 500, _i);
 	ck_assert(repeat_is_lossy(&engine));
 	for (int i = 0; i < 1000; i++)
-		repeat_learn(&engine, 100, 0);
+		learn(&engine, 100, 0, _i);
 	ck_assert(!repeat_is_lossy(&engine));
 	for (int i = 0; i < 1000; i++)
-		repeat_learn(&engine, 100, i % 10 == 0);
+		learn(&engine, 2 * enough, 1, _i);
 	ck_assert(!repeat_is_lossy(&engine));
 	for (int i = 0; i < 1000; i++)
-		repeat_learn(&engine, 100, 1);
+		learn(&engine, enough / 2, 1, _i);
 	ck_assert(repeat_is_lossy(&engine));
-	repeat_learn(&engine, UINT32_MAX / 2, 0);
+	learn(&engine, UINT32_MAX / 2, 0, _i);
 	ck_assert(!repeat_is_lossy(&engine));
+}
+END_TEST
+
+/* Short paths count as if they lost nothing. */
+START_TEST(test_short_path)
+{
+	const struct sock_path before = {0}, now = {.rtt_min = STRIPE_RTT_SHORT - 1, .sent = 100, .repeated = 50,
+						    .received = 100, .disordered = 50};
+	struct engine engine = {.sent = 0};
+
+	(void)_i;
+	repeat_learn(&engine, &before, &now);
+	ck_assert(!repeat_is_lossy(&engine));
+	ck_assert_uint_eq(engine.sent, 100);
 }
 END_TEST
 
@@ -416,7 +446,8 @@ int main(void)
 		{test_parked_twice, MODES_EXTENDED},
 		{test_copy_outlives_the_group, MODES_EXTENDED},
 		{test_any_copies, MODES_EXTENDED},
-		{test_lossy, 1},
+		{test_lossy, 2},
+		{test_short_path, 1},
 		{test_wanted, MODES_EXTENDED},
 		{test_sent_again, MODES_EXTENDED},
 		{test_no_spare_stripe, MODES_EXTENDED},
