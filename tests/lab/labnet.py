@@ -375,23 +375,28 @@ class Lab:
 
     @contextlib.contextmanager
     def on_one_core(self):
-        """Keeps the lab's processes and this one on one core for the length of the block.
+        """Keeps the lab's processes and this one on one core, and others off it, for the block.
 
         What a packet needs from end to end is then their work alone, and not how long a virtual
-        machine takes to wake up another core for each of them, which can be many times as long.
+        machine takes to wake up another core for each of them, which can be many times as long,
+        nor how long others compute. They run in real time meanwhile (SCHED_RR).
         """
         core = {min(os.sched_getaffinity(0))}
+        realtime = os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
         before = {}
         try:
             for pid in self._recorded_processes() | {os.getpid()}:
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                     for thread in map(int, os.listdir(f'/proc/{pid}/task')):
-                        before[thread] = os.sched_getaffinity(thread)
+                        before[thread] = (os.sched_getaffinity(thread), os.sched_getscheduler(thread),
+                                          os.sched_getparam(thread))
                         os.sched_setaffinity(thread, core)
+                        os.sched_setscheduler(thread, os.SCHED_RR, realtime)
             yield
         finally:
-            for thread, cores in before.items():
+            for thread, (cores, policy, parameter) in before.items():
                 with contextlib.suppress(ProcessLookupError):
+                    os.sched_setscheduler(thread, policy, parameter)
                     os.sched_setaffinity(thread, cores)
 
     def sysctl(self, host, name, value):

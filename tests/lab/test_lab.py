@@ -229,12 +229,13 @@ def test_tcp_fills_the_link(lab):
 
 def test_on_one_core(lab):
     def cores():
-        return [os.sched_getaffinity(pid) for pid in (program.pid, os.getpid())]
+        return [(os.sched_getaffinity(pid), os.sched_getscheduler(pid))
+                for pid in (program.pid, os.getpid())]
 
     with lab.popen('client', ['sleep', '60']) as program:
         before = cores()
         with lab.on_one_core():
-            one = {min(os.sched_getaffinity(0))}
+            one = ({min(os.sched_getaffinity(0))}, os.SCHED_RR)
             assert cores() == [one, one]
         assert cores() == before
         lab.end(program)
