@@ -105,10 +105,7 @@ struct stripe *choose_spare(struct group *group, const struct stripe *own, uint3
 	uint32_t most = size;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		uint32_t last = stripe->out.last;
-
-		if (stripe == own || !stripe_can_take(stripe) ||
-		    (last != 0 && (last == serial || serial_distance(last, serial) >= SERIAL_WINDOW)))
+		if (stripe == own || !stripe_can_take(stripe) || !serial_rises(stripe->out.last, serial))
 			continue;
 		stripe_look(stripe, SPARE_AGE);
 		if (stripe->out.path.stalled || !stripe_can_take(stripe) || room(&stripe->out.path) < most)

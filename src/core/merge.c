@@ -55,7 +55,7 @@ static bool serial_makes_sense(const struct group *group, const struct stripe_in
 	uint32_t serial = in->datagram.serial;
 	uint32_t ahead = serial_distance(merge->due, serial);
 
-	if (in->last != 0 && (serial == in->last || serial_distance(in->last, serial) >= SERIAL_WINDOW))
+	if (!serial_rises(in->last, serial))
 		return false;
 	if (is_late(merge, serial))
 		return !group->base;
@@ -190,17 +190,21 @@ void merge_stripe_ended(struct group *group)
 		merge_end(group, merge->delivered > 0 ? serial_previous(merge->due) : 0, false);
 }
 
+/* It has the due datagram, or what has come of it. */
+static bool has_due(const struct stripe_in *in)
+{
+	return in->parsed && in->known && !in->parked && !in->late;
+}
+
 /* What other stripes still have, or will have, of the datagram that's done is dropped. */
-static void drop_rivals(struct group *group, uint32_t serial)
+static void drop_rivals(struct group *group)
 {
 	struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		struct stripe_in *in = &stripe->in;
-
-		if (!in->parsed || !in->known || in->parked || in->datagram.serial != serial)
+		if (!has_due(&stripe->in))
 			continue;
-		in->late = true;
+		stripe->in.late = true;
 		stripe_await(stripe, 1);
 		stripe_watch(stripe);
 	}
@@ -232,7 +236,7 @@ static void datagram_done(struct group *group, struct stripe *stripe)
 	merge->delivered++;
 	merge->passed = 0;
 	if (merge->repeated)
-		drop_rivals(group, merge->due);
+		drop_rivals(group);
 	merge->due = serial_next(merge->due);
 	counter_add(&group->engine->counters.datagrams_in, 1);
 	unpark(group);
@@ -254,12 +258,10 @@ static void await_rivals(struct group *group)
 	struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		const struct stripe_in *in = &stripe->in;
-
-		if (stripe == group->merge.current || !in->parsed || !in->known || in->parked || in->late)
+		if (stripe == group->merge.current || !has_due(&stripe->in))
 			continue;
 		ev_io_start(stripe->engine->loop, &stripe->rd);
-		if (in->ahead.n > 0)
+		if (stripe->in.ahead.n > 0)
 			ev_feed_event(stripe->engine->loop, &stripe->rd, EV_READ);
 	}
 }

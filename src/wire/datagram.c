@@ -29,3 +29,8 @@ uint32_t serial_distance(uint32_t from, uint32_t to)
 	/* There are 2^32 - 1 serials: across the wrap it is one less than arithmetic says. */
 	return to >= from ? to - from : to - from - 1;
 }
+
+bool serial_rises(uint32_t last, uint32_t serial)
+{
+	return last == 0 || (serial != last && serial_distance(last, serial) < SERIAL_WINDOW);
+}

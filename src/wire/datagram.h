@@ -2,6 +2,7 @@
 #ifndef WIRE_DATAGRAM_H
 #define WIRE_DATAGRAM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The transmission protocol, doc/protocol.md section 1. */
@@ -27,5 +28,8 @@ uint32_t serial_previous(uint32_t serial);
 
 /* Steps up from one serial to another, 0 if they are equal. Neither may be 0. */
 uint32_t serial_distance(uint32_t from, uint32_t to);
+
+/* On one stripe serials rise: true if this one may follow the last, which is 0 before the first. */
+bool serial_rises(uint32_t last, uint32_t serial);
 
 #endif

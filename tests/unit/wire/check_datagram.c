@@ -90,8 +90,22 @@ START_TEST(test_distance_counts_steps)
 }
 END_TEST
 
+START_TEST(test_rising)
+{
+	ck_assert(serial_rises(0, 1));
+	ck_assert(serial_rises(0, 0xffffffff));
+	ck_assert(serial_rises(7, 8));
+	ck_assert(serial_rises(0xffffffff, 1));
+	ck_assert(serial_rises(1, 0x80000000));
+	ck_assert(!serial_rises(7, 7));
+	ck_assert(!serial_rises(8, 7));
+	ck_assert(!serial_rises(1, 0xffffffff));
+	ck_assert(!serial_rises(1, 0x80000001));
+}
+END_TEST
+
 int main(void)
 {
 	return RUN_TESTS("datagram", test_vectors, test_every_bit, test_neighbours, test_distance,
-			 test_distance_counts_steps);
+			 test_distance_counts_steps, test_rising);
 }
