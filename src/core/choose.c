@@ -23,8 +23,8 @@
 
 #define SECOND 1000000
 
-/* Seconds for which a path that nothing was sent on is believed to be as it was. */
-#define SPARE_AGE 0.1
+/* Seconds for which the path of a stripe that may carry a copy is believed to be as it was. */
+#define SPARE_AGE 0.02
 
 /* What the pacing rate, which is of better times, and the window, which BBR keeps small while it probes for the round trip, let go. */
 static uint64_t rate(const struct sock_path *path)
@@ -77,13 +77,26 @@ uint64_t choose_arrival(const struct sock_path *path, uint32_t size)
 	return time + wait * SECOND / rate(path);
 }
 
+/* Only where another stripe will take what there is, sooner or later: its socket says when. */
+static bool keeps_spares(const struct group *group)
+{
+	const struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (!stripe->out.spare && stripe_works(stripe))
+			return repeat_wanted(group, stripe);
+	}
+	return false;
+}
+
 struct stripe *choose_stripe(struct group *group)
 {
 	struct stripe *stripe, *best = NULL;
 	uint64_t arrival, earliest = UINT64_MAX;
+	bool spares_too = !keeps_spares(group);
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!stripe_can_take(stripe))
+		if (!stripe_can_take(stripe) || (stripe->out.spare && !spares_too))
 			continue;
 		arrival = choose_arrival(&stripe->out.path, SIZE_USUAL);
 		if (stripe->out.path.stalled)
@@ -99,16 +112,33 @@ struct stripe *choose_stripe(struct group *group)
 	return best;
 }
 
+static bool can_repeat(struct stripe *stripe, uint32_t serial)
+{
+	if (!stripe_can_take(stripe) || !serial_rises(stripe->out.last, serial))
+		return false;
+	stripe_look(stripe, SPARE_AGE);
+	return !stripe->out.path.stalled && stripe_can_take(stripe);
+}
+
+uint64_t choose_spare_room(struct group *group, uint32_t serial)
+{
+	struct stripe *stripe;
+	uint64_t bytes = 0;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (can_repeat(stripe, serial))
+			bytes += room(&stripe->out.path);
+	}
+	return bytes;
+}
+
 struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size)
 {
 	struct stripe *stripe, *best = NULL;
 	uint32_t most = size;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (stripe == own || !stripe_can_take(stripe) || !serial_rises(stripe->out.last, serial))
-			continue;
-		stripe_look(stripe, SPARE_AGE);
-		if (stripe->out.path.stalled || !stripe_can_take(stripe) || room(&stripe->out.path) < most)
+		if (stripe == own || !can_repeat(stripe, serial) || room(&stripe->out.path) < most)
 			continue;
 		most = room(&stripe->out.path);
 		best = stripe;

@@ -6,7 +6,7 @@
 
 /* Which stripe the next datagram goes to, and how large it may be. */
 
-/* The stripe by which it's expected to arrive first; NULL if none can take data now. */
+/* The stripe by which it's expected to arrive first, of those that aren't kept for copies; NULL if none can take data now. */
 struct stripe *choose_stripe(struct group *group);
 
 /*
@@ -14,6 +14,9 @@ struct stripe *choose_stripe(struct group *group);
  * which the copy would be read too late. NULL if there's none.
  */
 struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size);
+
+/* Bytes for which stripes have room that could carry a copy of this datagram, and of any later one. */
+uint64_t choose_spare_room(struct group *group, uint32_t serial);
 
 /* Most payload bytes that this stripe should take at once, if the flow has room for so many: whole packets, three at least. */
 uint32_t choose_size(const struct stripe *stripe, uint64_t room);

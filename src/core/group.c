@@ -97,6 +97,13 @@ void group_stop_reading(struct group *group)
 	group_end(group, GROUP_ABORT, REASON_INTERNAL);
 }
 
+/* Which stripes there are decides which of them may take data: they are tried again. */
+static void read_on(struct group *group)
+{
+	if (group->local >= 0 && !group->spread.eof && !group->spread.stopped)
+		ev_io_start(group->engine->loop, &group->local_rd);
+}
+
 void group_add(struct group *group, struct stripe *stripe, const struct control *first)
 {
 	stripe_set_state(stripe, STRIPE_BOUND);
@@ -108,6 +115,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
+	stripe->out.spare = group->stripe_count % REPEAT_SPARE == 0;
 	if (counter_read(&group->engine->counters.flows_now) > FLOWS_CROWD) {
 		stripe_look(stripe, PATH_AGE_CROWD);
 		stripe_settle(stripe);
@@ -117,8 +125,7 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	spread_say_end(group);
 	if (group->ended || stripe->closed)
 		return;
-	if (group->local >= 0 && !group->spread.eof && !group->spread.stopped)
-		ev_io_start(group->engine->loop, &group->local_rd);
+	read_on(group);
 	stripe_watch(stripe);
 }
 
@@ -143,6 +150,7 @@ void group_remove(struct group *group, struct stripe *stripe)
 		group->merge.current = NULL;
 	if (group->spread.last == stripe)
 		group->spread.last = NULL;
+	read_on(group);
 }
 
 static void close_local(struct group *group, bool clean)

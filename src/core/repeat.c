@@ -13,7 +13,7 @@
 #define LOSSY 250
 
 /* On the way in, if one in so many was ahead of another: after each that's lost some are. */
-#define DISORDERED 50
+#define DISORDERED 150
 
 /* Packets after which what was before them counts half. */
 #define PACKETS_LATE 4096
@@ -21,11 +21,29 @@
 /* Among more flows there's always one that could use the capacity. */
 #define FLOWS_MAX 16
 
+/* A datagram that nothing says has arrived is overdue after this multiple of the round trip, if for so many seconds nothing else arrived either. */
+#define OVERDUE 1.25
+#define QUIET 0.02
+
+/* Round trips after which it's TCP's. */
+#define AGE_MAX 8
+
+/* Stripes that a datagram is known to be on; there can be one more. */
+#define CARRIERS 2
+
+struct carrier {
+	const struct stripe *stripe; /* only to find it: it may be gone */
+	uint32_t end;		     /* where it had sent the datagram whole: stripe_end() */
+	uint32_t order;		     /* of all that were sent */
+};
+
 struct repeat_piece {
 	STAILQ_ENTRY(repeat_piece) link;
-	const struct stripe *stripe; /* only to tell it from others: it may be gone */
-	ev_tstamp at;
+	ev_tstamp at; /* when it was last sent */
 	uint32_t serial, size;
+	uint8_t carriers;
+	bool passed; /* what was sent after it has arrived */
+	struct carrier by[CARRIERS];
 	uint8_t bytes[];
 };
 
@@ -67,34 +85,92 @@ bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 	       (group->engine->sent < LOSSY || loses_out(group->engine));
 }
 
-static void drop_first(struct repeat *repeat)
+static void drop(struct repeat *repeat, struct repeat_piece *piece)
 {
-	struct repeat_piece *piece = STAILQ_FIRST(&repeat->pieces);
-
-	STAILQ_REMOVE_HEAD(&repeat->pieces, link);
+	STAILQ_REMOVE(&repeat->pieces, piece, repeat_piece, link);
 	repeat->size -= sizeof(*piece) + piece->size;
 	free(piece);
 }
 
-/* After a round trip they are acknowledged, or TCP knows itself that they are lost. */
-static void drop_old(struct repeat *repeat, ev_tstamp now)
+static void note_carrier(struct repeat *repeat, struct repeat_piece *piece, const struct stripe *stripe, ev_tstamp now)
 {
-	const struct repeat_piece *piece;
-
-	while ((piece = STAILQ_FIRST(&repeat->pieces)) != NULL &&
-	       (now - piece->at > repeat->round_trip || repeat->size > REPEAT_YOUNG))
-		drop_first(repeat);
+	piece->by[piece->carriers++] = (struct carrier){.stripe = stripe, .end = stripe_end(stripe), .order = ++repeat->orders};
+	piece->at = now;
+	piece->passed = false;
 }
 
-/* May end the group. */
-static void send_again(struct group *group, struct stripe *stripe, const struct repeat_piece *piece)
+static bool is_acknowledged(const struct group *group, const struct carrier *by)
+{
+	const struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (stripe == by->stripe)
+			return (int32_t)(stripe_acknowledged(stripe) - by->end) >= 0;
+	}
+	return false;
+}
+
+/* By the carrier that's returned; NULL if it hasn't. */
+static const struct carrier *arrived_by(const struct group *group, const struct repeat_piece *piece)
+{
+	for (unsigned i = 0; i < piece->carriers; i++) {
+		if (is_acknowledged(group, &piece->by[i]))
+			return &piece->by[i];
+	}
+	return NULL;
+}
+
+/* Drops what has arrived, and what is too old. */
+static void look_for_arrivals(struct group *group, ev_tstamp now)
+{
+	struct repeat *repeat = group->repeat;
+	struct repeat_piece *piece, *next;
+	const struct carrier *by;
+
+	for (piece = STAILQ_FIRST(&repeat->pieces); piece != NULL; piece = next) {
+		next = STAILQ_NEXT(piece, link);
+		if (now - piece->at < repeat->shortest)
+			continue;
+		by = arrived_by(group, piece);
+		if (by != NULL) {
+			repeat->arrived_at = now;
+			repeat->arrived = by->order > repeat->arrived ? by->order : repeat->arrived;
+			drop(repeat, piece);
+		} else if (now - piece->at > repeat->round_trip * AGE_MAX) {
+			drop(repeat, piece);
+		}
+	}
+}
+
+/*
+ * On one path, what was sent first arrives first, whatever the stripe: what was sent before something that has arrived is lost, if it isn't there a tick
+ * later. TCP finds that out by itself, at about the same time, if the same stripe has sent more; else it's as long again in coming to a decision.
+ */
+static bool is_overdue(const struct repeat *repeat, struct repeat_piece *piece, ev_tstamp now)
+{
+	bool passed = piece->passed;
+
+	if (now - piece->at < repeat->shortest)
+		return false;
+	piece->passed = piece->by[piece->carriers - 1].order < repeat->arrived;
+	return (passed && piece->passed) ||
+	       (now - piece->at > repeat->round_trip * OVERDUE && now - repeat->arrived_at > QUIET);
+}
+
+/* False if the group has ended by it. */
+static bool send_again(struct group *group, struct stripe *stripe, struct repeat_piece *piece, ev_tstamp now)
 {
 	if (hold_put(group->engine->pool, &stripe->out.datagram, piece->bytes, piece->size) < 0)
-		return;
+		return true;
 	counter_add(&group->engine->counters.datagrams_repeated, 1);
 	stripe_start(stripe, piece->serial, piece->size);
+	if (piece->carriers < CARRIERS)
+		note_carrier(group->repeat, piece, stripe, now);
+	else
+		drop(group->repeat, piece);
 	if (stripe_flush(stripe))
 		stripe_look(stripe, 0.);
+	return !group->ended;
 }
 
 /* There may be more to send, for which no stripe has room. */
@@ -103,27 +179,43 @@ static bool is_blocked(const struct group *group)
 	return !group->spread.eof && !ev_is_active(&group->local_rd);
 }
 
-static void on_rest(struct ev_loop *loop, ev_timer *timer, int revents)
+/*
+ * At rest, what was sent last comes first: what was sent before it is known to be lost, and sent again, before all of that could be sent twice. May end
+ * the group.
+ */
+static void repeat_due(struct group *group, bool at_rest, ev_tstamp now)
+{
+	struct repeat *repeat = group->repeat;
+	struct repeat_piece *piece = STAILQ_FIRST(&repeat->pieces), *next;
+	uint64_t room = at_rest ? choose_spare_room(group, piece->serial) : 0;
+	size_t left = repeat->size;
+	struct stripe *stripe;
+	bool wanted;
+
+	for (; piece != NULL; piece = next) {
+		next = STAILQ_NEXT(piece, link);
+		wanted = is_overdue(repeat, piece, now) || (piece->carriers == 1 && left <= room);
+		left -= sizeof(*piece) + piece->size;
+		stripe = wanted ? choose_spare(group, piece->by[0].stripe, piece->serial, piece->size) : NULL;
+		if (stripe != NULL && !send_again(group, stripe, piece, now))
+			return;
+	}
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct group *group = timer->data;
-	const struct repeat_piece *piece;
-	struct stripe *stripe;
+	struct repeat *repeat = group->repeat;
+	ev_tstamp now = ev_now(loop);
+	bool at_rest = !repeat->rested && now - repeat->kept_at >= REST && !is_blocked(group);
 
 	(void)revents;
-	drop_old(group->repeat, ev_now(loop));
-	if (!STAILQ_EMPTY(&group->repeat->pieces) && is_blocked(group)) {
-		ev_timer_again(loop, timer);
-		return;
-	}
-	ev_timer_stop(loop, timer);
-	/* If the group ends meanwhile, all of it is freed. */
-	while (group->repeat != NULL && (piece = STAILQ_FIRST(&group->repeat->pieces)) != NULL) {
-		stripe = choose_spare(group, piece->stripe, piece->serial, piece->size);
-		if (stripe != NULL)
-			send_again(group, stripe, piece);
-		if (group->repeat != NULL)
-			drop_first(group->repeat);
-	}
+	look_for_arrivals(group, now);
+	repeat->rested = repeat->rested || at_rest;
+	if (STAILQ_EMPTY(&repeat->pieces))
+		ev_timer_stop(loop, timer);
+	else
+		repeat_due(group, at_rest, now);
 }
 
 static struct repeat *get(struct group *group)
@@ -133,38 +225,42 @@ static struct repeat *get(struct group *group)
 	if (repeat != NULL || (repeat = calloc(1, sizeof(*repeat))) == NULL)
 		return repeat;
 	STAILQ_INIT(&repeat->pieces);
-	ev_timer_init(&repeat->rest, on_rest, 0., REST);
-	repeat->rest.data = group;
+	ev_timer_init(&repeat->tick, on_tick, 0., REST);
+	repeat->tick.data = group;
 	group->repeat = repeat;
 	return repeat;
 }
 
-void repeat_keep(struct group *group, const struct stripe *stripe, uint32_t serial, const uint8_t *bytes, size_t n)
+void repeat_keep(struct group *group, const struct stripe *stripe, const uint8_t *bytes, size_t n)
 {
 	struct repeat *repeat = get(group);
-	struct repeat_piece *piece = repeat != NULL ? malloc(sizeof(*piece) + n) : NULL;
+	struct repeat_piece *piece = repeat != NULL ? calloc(1, sizeof(*piece) + n) : NULL;
 
 	if (piece == NULL)
 		return;
-	piece->stripe = stripe;
-	piece->at = ev_now(group->engine->loop);
-	piece->serial = serial;
+	piece->serial = stripe->out.last;
 	piece->size = (uint32_t)n;
 	memcpy(piece->bytes, bytes, n);
 	STAILQ_INSERT_TAIL(&repeat->pieces, piece, link);
 	repeat->size += sizeof(*piece) + n;
+	repeat->kept_at = ev_now(group->engine->loop);
+	repeat->rested = false;
+	repeat->shortest = stripe->out.path.rtt_min / 1e6;
 	repeat->round_trip = stripe->out.path.rtt / 1e6;
-	drop_old(repeat, piece->at);
-	ev_timer_again(group->engine->loop, &repeat->rest);
+	note_carrier(repeat, piece, stripe, repeat->kept_at);
+	while (repeat->size > REPEAT_YOUNG)
+		drop(repeat, STAILQ_FIRST(&repeat->pieces));
+	if (!ev_is_active(&repeat->tick))
+		ev_timer_again(group->engine->loop, &repeat->tick);
 }
 
 void repeat_stop(struct group *group)
 {
 	if (group->repeat == NULL)
 		return;
-	ev_timer_stop(group->engine->loop, &group->repeat->rest);
+	ev_timer_stop(group->engine->loop, &group->repeat->tick);
 	while (!STAILQ_EMPTY(&group->repeat->pieces))
-		drop_first(group->repeat);
+		drop(group->repeat, STAILQ_FIRST(&group->repeat->pieces));
 	free(group->repeat);
 	group->repeat = NULL;
 }

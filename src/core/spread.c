@@ -178,11 +178,11 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		error = errno;
 		n += more > 0 ? more : 0;
 	}
+	count_datagram(group, stripe, (size_t)n);
 	if (!keep)
 		repeat_stop(group);
 	else if (hold->buffer != NULL)
-		repeat_keep(group, stripe, group->spread.next, hold_bytes(hold), (size_t)n);
-	count_datagram(group, stripe, (size_t)n);
+		repeat_keep(group, stripe, hold_bytes(hold) + DATAGRAM_HEADER, (size_t)n);
 	if (more == 0 || (more < 0 && error != ENOBUFS)) {
 		group->spread.drained = true;
 		read_failed(group, more, error);

@@ -13,9 +13,6 @@
 /* What the queue of controls keeps free of Pongs, so that a peer that only pings can't crowd out the rest. */
 #define CONTROL_QUEUE_RESERVE 128
 
-/* Seconds: a flow that was shorter shows nothing new. */
-#define IDLE_AGE 0.001
-
 /* Packets: the window of a new connection (TCP_INIT_CWND in include/net/tcp.h). */
 #define WINDOW_FIRST 10
 
@@ -103,15 +100,23 @@ static void flush_no_more(struct stripe *stripe)
 	TAILQ_REMOVE(&stripe->engine->unflushed, stripe, flush_link);
 }
 
+/* Bytes that the socket hasn't taken yet. */
+static uint32_t waiting(const struct stripe_out *out)
+{
+	return out->datagram.length + out->datagram.prefix_left + out->queued;
+}
+
 /* Sends what is waiting. Returns 1 when nothing is left, 0 when the socket is full, -1 with errno set. */
 static int push(struct stripe *stripe)
 {
 	struct stripe_out *out = &stripe->out;
 	struct hold_wrap wrap = {out->controls, out->before, (size_t)(out->queued - out->before)};
+	uint32_t before = waiting(out);
 	int result = hold_drain_wrapped(stripe->engine->pool, &out->datagram, stripe->fd, &wrap);
 
 	out->before = (uint16_t)wrap.before;
 	out->queued = (uint16_t)(wrap.before + wrap.behind);
+	out->given += before - waiting(out);
 	if (out->queued > 0) {
 		memmove(out->controls, wrap.bytes, out->queued);
 	} else {
@@ -280,10 +285,14 @@ void stripe_close_all(struct engine *engine)
 
 /* Sending */
 
+bool stripe_works(const struct stripe *stripe)
+{
+	return !stripe->out.waits && !stripe->closed && !stripe->detach_sent && !stripe->detach_received && !stripe->out.shut;
+}
+
 bool stripe_can_take(const struct stripe *stripe)
 {
-	return stripe->out.writable && !stripe->out.waits && !stripe->closed && !stripe->detach_sent && !stripe->detach_received &&
-	       !stripe->out.shut && hold_empty(&stripe->out.datagram);
+	return stripe_works(stripe) && stripe->out.writable && hold_empty(&stripe->out.datagram);
 }
 
 void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size)
@@ -294,6 +303,16 @@ void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size)
 	hold_put_prefix(&stripe->out.datagram, header);
 	stripe->out.before = stripe->out.queued;
 	stripe->out.last = serial;
+}
+
+uint32_t stripe_end(const struct stripe *stripe)
+{
+	return stripe->out.given + waiting(&stripe->out);
+}
+
+uint32_t stripe_acknowledged(const struct stripe *stripe)
+{
+	return stripe->out.given - (uint32_t)sock_unacknowledged(stripe->fd);
 }
 
 bool stripe_flush(struct stripe *stripe)
@@ -394,8 +413,6 @@ static void become_idle(struct stripe *stripe)
 	stripe->detach_sent = stripe->detach_received = false;
 	stripe->in.last = 0;
 	stripe->group = NULL;
-	/* For repeat_learn(): of what came nothing else tells. */
-	stripe_look(stripe, IDLE_AGE);
 	stripe->ops->idle(stripe);
 }
 

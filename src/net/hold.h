@@ -61,7 +61,7 @@ ssize_t hold_fill(struct hold_pool *pool, struct hold *hold, int fd, size_t max,
 /* Fills an empty hold with a copy of up to HOLD_BUFFER bytes. Returns 0, or -1 with ENOBUFS if the pool has run out. */
 int hold_put(struct hold_pool *pool, struct hold *hold, const void *bytes, size_t n);
 
-/* What a fill has brought into a buffer. */
+/* What's in its buffer: what a fill has brought there, and what was put in front. */
 const uint8_t *hold_bytes(const struct hold *hold);
 
 /* Puts a header in front of what a fill has brought (or of nothing, in an empty hold). */

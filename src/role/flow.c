@@ -17,6 +17,9 @@
 /* Seconds that stripes may take to leave a flow that is opened anew. */
 #define LEAVE_TIME 2.
 
+/* Seconds: a flow that was shorter shows nothing new of the path. */
+#define IDLE_AGE 0.001
+
 /* How many flows the appetite remembers. */
 #define APPETITE_MEMORY 8
 
@@ -38,10 +41,17 @@ static void tell_quietly(const struct flow *flow, const char *what, const char *
 			  addr_format(&flow->destination, destination), what, more);
 }
 
+void flow_share(struct flow *flow, bool sharing)
+{
+	flow->proxy->bulk_flows += (unsigned)sharing - (unsigned)flow->sharing;
+	flow->sharing = sharing;
+}
+
 static void flow_free(struct flow *flow)
 {
 	struct proxy *proxy = flow->proxy;
 
+	flow_share(flow, false);
 	conntrack_cancel(&flow->query);
 	if (proxy->supply != NULL)
 		supply_withdraw(proxy->supply, &flow->wish);
@@ -141,7 +151,7 @@ static void on_grow(struct group *group)
 	struct flow *flow = group->owner;
 
 	note_bulk(flow);
-	flow->proxy->bulk_flows++;
+	flow_share(flow, true);
 	fan_bulk(&flow->fan, flow->proxy->bulk_flows);
 	follow_fan(flow);
 }
@@ -298,6 +308,8 @@ static void on_idle(struct stripe *stripe)
 {
 	struct proxy *proxy = stripe->owner;
 
+	/* For repeat_is_lossy(): of what came nothing else tells. */
+	stripe_look(stripe, IDLE_AGE);
 	supply_put(proxy->supply, stripe);
 	proxy_check_drained(proxy);
 }

@@ -34,6 +34,7 @@ struct flow {
 	const struct stripe *opener; /* the one that Open was sent on; only to be compared */
 	struct fan fan;
 	bool noted; /* in the proxy's appetite, as bulk */
+	bool sharing; /* one of the proxy's bulk_flows */
 	bool parting; /* it needs no more stripes */
 	bool reopened; /* the first opener was lost */
 	LIST_HEAD(, flow_dial) dials;
@@ -52,7 +53,7 @@ struct proxy {
 	struct flow_list flows;
 	unsigned flow_count;
 	uint32_t next_id;
-	unsigned bulk_flows; /* that share the path, at the last look or since */
+	unsigned bulk_flows; /* that share the path: were busy at the last look, or have become bulk since */
 	double appetite; /* share of the last flows that turned out to be bulk, 0 to 1 */
 };
 
@@ -67,6 +68,9 @@ void flow_abort(struct flow *flow);
 
 /* Gives it more stripes, or takes some back. Called every FAN_INTERVAL. */
 void flow_look(struct flow *flow);
+
+/* It is one of the bulk flows that share the path, or isn't any more. */
+void flow_share(struct flow *flow, bool sharing);
 
 /* Flow with a destination and a group: gets its first stripes in the base protocol. */
 void flow_dial_base(struct flow *flow);

@@ -65,13 +65,12 @@ static void on_look(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)loop;
 	(void)revents;
 	note_able(proxy);
-	proxy->bulk_flows = 0;
-	TAILQ_FOREACH(flow, &proxy->flows, link)
-		proxy->bulk_flows += fan_is_busy(&flow->fan);
 	for (flow = TAILQ_FIRST(&proxy->flows); flow != NULL; flow = next) {
 		next = TAILQ_NEXT(flow, link);
 		flow_look(flow);
 	}
+	TAILQ_FOREACH(flow, &proxy->flows, link)
+		flow_share(flow, fan_is_busy(&flow->fan));
 }
 
 static bool open_conntrack(struct proxy *proxy)
