@@ -35,6 +35,7 @@
 
 struct daemon {
 	struct config *config;
+	struct engine_commons commons;
 	struct worker *workers;
 	unsigned open;	  /* workers that worker_close() and worker_free() are for */
 	unsigned running; /* workers whose threads were started */
@@ -139,14 +140,16 @@ static void raise_descriptors(const struct config *c)
 static int open_workers(struct daemon *d, const struct role_ops *ops, void *context)
 {
 	struct config *c = d->config;
+	struct engine_settings settings = c->engine;
 	char text[ADDR_TEXT];
 
+	settings.commons = &d->commons;
 	if (sock_claim(config_listen(c)) < 0) {
 		log_warn("--listen: cannot listen on %s", addr_format(config_listen(c), text));
 		return -1;
 	}
 	for (; d->open < c->workers; d->open++) {
-		if (worker_open(&d->workers[d->open], &c->engine, ops, context, d->open) < 0)
+		if (worker_open(&d->workers[d->open], &settings, ops, context, d->open) < 0)
 			return -1;
 	}
 	return 0;

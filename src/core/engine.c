@@ -17,6 +17,9 @@
 #define MAX_PIPES 64
 #define MAX_BUFFERS 1024
 
+/* Milliseconds for which a flow that said something is taken for talking. */
+#define TALK_TIME 500
+
 static void bury_all(struct engine *engine)
 {
 	struct grave *grave;
@@ -47,6 +50,24 @@ void engine_bury(struct engine *engine, struct grave *grave)
 {
 	grave->next = engine->graves;
 	engine->graves = grave;
+}
+
+static uint64_t now_ms(const struct engine *engine)
+{
+	return (uint64_t)(ev_now(engine->loop) * 1000);
+}
+
+void engine_note_talk(struct engine *engine)
+{
+	atomic_store_explicit(&engine->settings.commons->talked_at, now_ms(engine), memory_order_relaxed);
+}
+
+bool engine_has_talk(const struct engine *engine)
+{
+	uint64_t at = atomic_load_explicit(&engine->settings.commons->talked_at, memory_order_relaxed), now = now_ms(engine);
+
+	/* Another worker's loop may be a little ahead. */
+	return (at > now ? at - now : now - at) < TALK_TIME;
 }
 
 static int resolve_congestion(struct engine_settings *settings)
@@ -93,6 +114,8 @@ struct engine *engine_new(const struct engine_settings *settings)
 	if (engine == NULL)
 		return NULL;
 	engine->settings = *settings;
+	if (engine->settings.commons == NULL)
+		engine->settings.commons = &engine->own;
 	TAILQ_INIT(&engine->stripes);
 	TAILQ_INIT(&engine->unflushed);
 	if (resolve_congestion(&engine->settings) < 0 || open_parts(engine) < 0) {

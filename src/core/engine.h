@@ -3,13 +3,21 @@
 #define CORE_ENGINE_H
 
 #include <ev.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/queue.h>
 
 #include "core/counters.h"
 
+/* What the workers of a daemon share. */
+struct engine_commons {
+	_Atomic uint64_t talked_at; /* milliseconds: when a flow that isn't bulk last sent all it had, and somebody may wait for it */
+};
+
 /* What both roles can be told about the data path. */
 struct engine_settings {
+	struct engine_commons *commons; /* outlives the engines; NULL: the engine has its own */
 	bool splice;
 	char congestion[16]; /* for stripes; empty: bbr where the kernel has it, else cubic, else the system's default */
 };
@@ -27,6 +35,7 @@ TAILQ_HEAD(stripe_list, stripe);
 /* What the flows of one worker share. Owned by the worker; used by its thread only. */
 struct engine {
 	struct engine_settings settings;
+	struct engine_commons own; /* what settings.commons is if nobody else has any */
 	struct ev_loop *loop;
 	struct hold_pool *pool;
 	struct hangup *hangup;
@@ -46,6 +55,10 @@ struct engine {
  * Returns NULL with errno set; ENOENT means the kernel doesn't have, or doesn't allow, the algorithm.
  */
 struct engine *engine_new(const struct engine_settings *settings);
+
+/* A flow that isn't bulk has sent all it had. And: true if that was so within the last half second, on any worker. */
+void engine_note_talk(struct engine *engine);
+bool engine_has_talk(const struct engine *engine);
 
 /* Frees what begins with the grave, made by malloc(), before the loop next waits. */
 void engine_bury(struct engine *engine, struct grave *grave);

@@ -29,7 +29,17 @@
 #define PACE_PROBE 1.08
 #define PACE_CRUISE 1.01
 #define PACE_MIN 0.75
-#define GROWN 1.03
+
+/*
+ * The same beside flows for which somebody may wait: they find the queue empty, and the link isn't quite full. On shorter paths, of so many
+ * microseconds, what is noise there is most of the queue.
+ */
+#define POLITE_RTT 50000
+#define PACE_PROBE_POLITE 1.04
+#define PACE_CRUISE_POLITE 0.98
+
+/* The part of what is sent more in probing that must show for the rate to have grown. */
+#define GROWN 0.375
 #define NOISE_SHARE 50
 #define NOISE_MIN 1500.
 #define NOISE_MAX 5000.
@@ -106,7 +116,7 @@ static double best_rate(const struct govern *govern)
 
 static struct govern_sample add_up(struct group *group)
 {
-	struct govern_sample sample = {.moved = group->moved, .stripes = group->stripe_count};
+	struct govern_sample sample = {.moved = group->moved, .stripes = group->stripe_count, .talk = engine_has_talk(group->engine)};
 	struct govern *govern = group->govern;
 	uint32_t rtt = UINT32_MAX, rtt_ever = UINT32_MAX;
 	struct stripe *stripe;
@@ -149,13 +159,18 @@ static void learn_rtt(struct govern *govern, const struct govern_sample *sample,
 	govern->rtt_min = govern->rtt_lows[0] < govern->rtt_lows[1] ? govern->rtt_lows[0] : govern->rtt_lows[1];
 }
 
+static double probe(const struct govern *govern)
+{
+	return govern->polite ? PACE_PROBE_POLITE : PACE_PROBE;
+}
+
 /* As a multiple of the rate. */
 static double pace(const struct govern *govern)
 {
-	double factor = PACE_CRUISE - queue(govern) / govern->rtt_min;
+	double factor = (govern->polite ? PACE_CRUISE_POLITE : PACE_CRUISE) - queue(govern) / govern->rtt_min;
 
 	if (govern->phase == 0)
-		return PACE_PROBE;
+		return probe(govern);
 	return factor > PACE_MIN ? factor : PACE_MIN;
 }
 
@@ -195,7 +210,7 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 		return;
 	govern->rates[++govern->round % GOVERN_ROUNDS] = rate;
 	govern->phase = (govern->phase + 1) % CYCLE;
-	if ((govern->phase == 1 || govern->phase == 2) && rate > before * GROWN) {
+	if ((govern->phase == 1 || govern->phase == 2) && rate > before * (1 + (probe(govern) - 1) * GROWN)) {
 		/* That's no error of measurement. */
 		govern->rates[(govern->round - 1) % GOVERN_ROUNDS] = rate;
 		if (queue(govern) == 0.)
@@ -234,6 +249,7 @@ void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_
 	if (now < govern->looked_at)
 		govern->looked_at = govern->round_at = govern->rtt_at = now;
 	learn_rtt(govern, sample, now);
+	govern->polite = sample->talk && govern->rtt_min >= POLITE_RTT;
 	if (now - govern->round_at >= (govern->rtt_min > ROUND_MIN * 1e6 ? govern->rtt_min / 1e6 : ROUND_MIN))
 		end_round(govern, sample, now);
 	govern->free = is_free(govern, now);

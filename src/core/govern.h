@@ -21,6 +21,7 @@ struct govern {
 	bool startup;		     /* the rate still grows */
 	bool free;		     /* nothing is bounded: the path is short, or crowded */
 	bool denied;		     /* the spread waits for a tick that brings room */
+	bool polite;		     /* no queue is wanted */
 	bool limited;		     /* in this round the stripes, or we, held the flow back */
 	ev_tstamp used_at;	     /* when bytes were last given to stripes */
 	ev_timer tick;
@@ -50,6 +51,7 @@ struct govern_sample {
 	uint32_t rtt;	   /* the shortest of the stripes' on which something was delivered since the last look; 0: none */
 	uint32_t rtt_ever; /* the shortest that the kernel knows; 0: unknown */
 	unsigned stripes;
+	bool talk; /* other flows have sent something for which somebody may wait */
 };
 
 /* The rules, without stripes, loop and clock: begin, or begin again; learn from a look how much room there is; n bytes of it are used. */

@@ -20,6 +20,8 @@ struct path {
 	double under_way[STEPS_MAX]; /* by the step in which it's acknowledged, in a ring */
 	unsigned step;
 	double longest; /* queue, bytes, ever */
+	double queued;	/* bytes times steps */
+	bool talk;
 };
 
 static void open_path(struct path *path, double mbit, double rtt)
@@ -42,6 +44,7 @@ static void look(struct path *path)
 		.rtt = (uint32_t)(path->srtt * 1e6),
 		.rtt_ever = (uint32_t)(path->rtt * 1e6),
 		.stripes = 8,
+		.talk = path->talk,
 	};
 
 	path->govern.limited = true;
@@ -89,6 +92,7 @@ static double turn(struct path *path, bool tick)
 	path->flying -= arrived;
 	path->srtt += (path->rtt + (path->queue + path->others) / path->rate - path->srtt) / 8.;
 	path->longest = path->queue > path->longest ? path->queue : path->longest;
+	path->queued += path->queue;
 	return arrived;
 }
 
@@ -98,7 +102,7 @@ static double run(struct path *path, double seconds)
 	unsigned steps = (unsigned)(seconds / STEP);
 	double arrived = 0.;
 
-	path->longest = 0.;
+	path->longest = path->queued = 0.;
 	for (unsigned i = 0; i < steps; i++)
 		arrived += turn(path, i % 4 == 0);
 	return arrived / (path->rate * seconds);
@@ -120,6 +124,27 @@ START_TEST(test_full_and_short)
 	path.dropped = 0.;
 	run(&path, 5.);
 	ck_assert_double_eq(path.dropped, 0.);
+}
+END_TEST
+
+/* Where somebody talks the queue is shorter if the path is long, and the path hardly less full; that it has got faster is noticed all the same. */
+START_TEST(test_polite)
+{
+	struct path path;
+	double share, queued;
+
+	open_path(&path, 100., rtts[_i]);
+	run(&path, 30 * rtts[_i] + 1.);
+	share = run(&path, 60 * rtts[_i]);
+	queued = path.queued;
+	path.talk = true;
+	run(&path, 10 * rtts[_i] + 1.);
+	ck_assert_double_gt(run(&path, 60 * rtts[_i]), share - 0.03);
+	if (rtts[_i] > 0.05)
+		ck_assert_double_lt(path.queued, queued * 0.7);
+	path.rate *= 1.5;
+	run(&path, 100 * rtts[_i] + 1.);
+	ck_assert_double_gt(run(&path, 20 * rtts[_i]), 0.93);
 }
 END_TEST
 
@@ -238,6 +263,7 @@ int main(void)
 {
 	const struct looped_test tests[] = {
 		{test_full_and_short, RTTS},
+		{test_polite, RTTS},
 		{test_rate_changes, RTTS},
 		{test_longer_way, 1},
 		{test_crowded, 1},

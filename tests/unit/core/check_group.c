@@ -273,6 +273,37 @@ START_TEST(test_engine)
 }
 END_TEST
 
+/* A flow that has sent all it had is heard of by all workers, for a while; one that has more to send, or is governed, by none. */
+START_TEST(test_talk)
+{
+	struct engine_commons commons = {0};
+	const struct engine_settings settings = {.commons = &commons};
+	struct engine *one = engine_new(&settings), *other = engine_new(&settings);
+	struct govern governed = {.free = true, .on = true};
+	struct pair pair;
+
+	ck_assert(!engine_has_talk(other));
+	engine_note_talk(one);
+	ck_assert(engine_has_talk(other));
+	commons.talked_at -= 10000;
+	ck_assert(!engine_has_talk(one));
+	engine_free(one);
+	engine_free(other);
+
+	pair_open(&pair, 2, _i);
+	pair.a.group->govern = &governed;
+	local_write(&pair.a, "one of many");
+	local_expect(&pair, &pair.b, "one of many");
+	ck_assert(!engine_has_talk(pair.a.engine));
+	pair.a.group->govern = NULL;
+	local_write(&pair.a, "hello");
+	local_expect(&pair, &pair.b, "hello");
+	ck_assert(engine_has_talk(pair.a.engine));
+	ck_assert(!engine_has_talk(pair.b.engine));
+	pair_close(&pair);
+}
+END_TEST
+
 int main(void)
 {
 	const struct looped_test tests[] = {
@@ -285,6 +316,7 @@ int main(void)
 		{test_fairness, MODES_ALL},
 		{test_reset_that_nobody_takes, MODES_EXTENDED},
 		{test_engine, 1},
+		{test_talk, MODES_EXTENDED},
 		{NULL, 0},
 	};
 
