@@ -11,13 +11,17 @@
  * Looks before the first trial, by when the flow has left slow start behind, and from one that failed to the next. Without BBR what makes more stripes
  * worthwhile is loss, which ends slow start soon.
  */
-#define PAUSE_FIRST 4
+#define PAUSE_FIRST FAN_GROWN
 #define PAUSE_FIRST_SOON 1
 #define PAUSE_MAX 120
 
 /* A flow slower than this, in bytes between looks, isn't held back by the number of its stripes. */
 #define WORTH_MIN (64 * 1024)
 #define WORTH_STRIPE (8 * 1024)
+
+/* Bytes that a stripe has under way if it's of use: BBR never has less than four packets. And stripes that a flow may have in any case. */
+#define USEFUL (8 * 1448)
+#define USEFUL_MIN 2
 
 static unsigned first_pause(bool soon)
 {
@@ -41,12 +45,23 @@ static unsigned bound(const struct fan *fan, unsigned target)
 	return target < fan->least ? fan->least : target < fan->most ? target : fan->most;
 }
 
+/* Stripes that can be of use to a flow that has reached its speed. */
+static unsigned useful(const struct fan *fan)
+{
+	uint64_t rate = fan->rate[0] > fan->rate[1] ? fan->rate[0] : fan->rate[1];
+	uint64_t stripes = (uint64_t)((double)rate / FAN_INTERVAL * fan->rtt / 1e6 / USEFUL);
+
+	if (fan->soon || fan->rtt == 0 || fan->age < FAN_GROWN || stripes >= FAN_BULK)
+		return FAN_BULK;
+	return stripes > USEFUL_MIN ? (unsigned)stripes : USEFUL_MIN;
+}
+
 /* What a bulk flow has without having earned more. */
 static unsigned share(const struct fan *fan, unsigned flows)
 {
-	unsigned part = flows > 1 ? FAN_TOTAL / flows : FAN_BULK;
+	unsigned part = flows > 1 ? FAN_TOTAL / flows : FAN_BULK, most = useful(fan);
 
-	return bound(fan, part < FAN_BULK ? part : FAN_BULK);
+	return bound(fan, part < most ? part : most);
 }
 
 static unsigned ceiling(const struct fan *fan, unsigned flows)
@@ -128,18 +143,20 @@ static void rest(struct fan *fan)
 	fan->still = STILL_LOOKS;
 }
 
-void fan_look(struct fan *fan, uint64_t moved, unsigned flows)
+void fan_look(struct fan *fan, uint64_t moved, unsigned flows, uint32_t rtt)
 {
 	unsigned most = ceiling(fan, flows);
 
 	fan->rate[1] = fan->rate[0];
 	fan->rate[0] = moved - fan->moved;
 	fan->moved = moved;
+	fan->rtt = rtt;
 	if (fan->rate[0] == 0) {
 		rest(fan);
 		return;
 	}
 	fan->still = 0;
+	fan->age += fan_is_busy(fan) && fan->age < FAN_GROWN;
 	share_again(fan, flows);
 	if (fan->proven != 0)
 		judge_trial(fan, most);

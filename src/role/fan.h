@@ -8,8 +8,9 @@
 /*
  * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, and from then on more are tried: twice as
  * many, and they stay if the flow got faster by them. Where few stripes can fill the path (BBR) that ends at once; where loss holds each stripe down
- * (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have. Pure: the caller brings the clock by
- * looking regularly.
+ * (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have; and on a path that holds only few packets a flow has
+ * no more stripes than can have some of them under way, since each keeps a few in the queue, at the expense of others. Pure: the caller brings the
+ * clock by looking regularly.
  */
 #define FAN_BULK 12
 
@@ -21,6 +22,7 @@
 
 /* Seconds between looks, and bytes between them that make a flow count as bulk. */
 #define FAN_INTERVAL 0.5
+#define FAN_GROWN 4 /* looks by which a busy flow has reached its speed */
 #define FAN_BULK_BYTES (16 * 1024)
 
 struct fan {
@@ -34,6 +36,8 @@ struct fan {
 	uint64_t rate[2];     /* bytes between the last looks, the newest first */
 	uint64_t base;	      /* the rate before the trial */
 	unsigned looks;	      /* since the trial began */
+	unsigned age;	      /* looks that found it busy, counted up to FAN_GROWN */
+	uint32_t rtt;	      /* microseconds; 0: unknown */
 	unsigned still;	      /* looks in a row that found the flow at rest */
 	unsigned pause;	      /* looks until the next trial */
 	unsigned next_pause;
@@ -45,8 +49,8 @@ void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bo
 /* The flow has moved enough to be called bulk. flows: how many are, with this one. */
 void fan_bulk(struct fan *fan, unsigned flows);
 
-/* Looks at the bytes that the flow has moved since it began, and sets target. flows as above. */
-void fan_look(struct fan *fan, uint64_t moved, unsigned flows);
+/* Looks at the bytes that the flow has moved since it began, and sets target. flows as above; rtt: the path's, in microseconds, 0 if it isn't known. */
+void fan_look(struct fan *fan, uint64_t moved, unsigned flows, uint32_t rtt);
 
 /* True if the last look found it to be one of the flows that share the path. */
 bool fan_is_busy(const struct fan *fan);

@@ -325,13 +325,24 @@ static void on_closed(struct stripe *stripe, const char *why)
 
 const struct stripe_ops flow_stripe_ops = {.control = on_control, .idle = on_idle, .closed = on_closed};
 
+/* In microseconds, of its first stripe; 0: unknown. */
+static uint32_t shortest_rtt(const struct group *group)
+{
+	struct stripe *stripe = TAILQ_FIRST(&group->stripes);
+
+	if (stripe == NULL)
+		return 0;
+	stripe_look(stripe, FAN_INTERVAL);
+	return stripe->out.path.rtt_min;
+}
+
 void flow_look(struct flow *flow)
 {
 	struct group *group = flow->group;
 
 	if (group == NULL || group->ended || flow->proxy->supply == NULL)
 		return;
-	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows);
+	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, shortest_rtt(group));
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;
 	follow_fan(flow);

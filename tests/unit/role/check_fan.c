@@ -13,7 +13,7 @@ static void run(struct fan *fan, uint64_t *moved, unsigned looks, uint64_t each,
 	while (looks-- > 0) {
 		rate = each * fan->target;
 		*moved += rate < limit ? rate : limit;
-		fan_look(fan, *moved, 1);
+		fan_look(fan, *moved, 1, 0);
 		ck_assert_uint_ge(fan->target, 1);
 		ck_assert_uint_le(fan->target, MOST);
 	}
@@ -43,12 +43,49 @@ START_TEST(test_shares)
 	fan_bulk(&fan, 4);
 	ck_assert_uint_eq(fan.target, FAN_TOTAL / 4);
 	for (unsigned flows = 1; flows < 200; flows++) {
-		fan_look(&fan, moved += 20000, flows);
+		fan_look(&fan, moved += 20000, flows, 0);
 		ck_assert_uint_le(fan.target, flows > 1 ? (FAN_TOTAL + flows - 1) / flows : FAN_BULK);
 		ck_assert_uint_ge(fan.target, 1);
 	}
 	ck_assert_uint_eq(fan.target, 1);
-	fan_look(&fan, moved += 20000, 1);
+	fan_look(&fan, moved += 20000, 1, 0);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+}
+END_TEST
+
+/* A path that holds few packets gets few stripes, once the flow has had time to fill it; unless it's CUBIC's. */
+START_TEST(test_small_path)
+{
+	const uint64_t slow = 10 * MB / 16, fast = 16 * slow; /* 10 and 160 Mbit/s */
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1, 1, MOST, true);
+	fan_bulk(&fan, 1);
+	for (unsigned looks = 0; looks < 100; looks++) {
+		fan_look(&fan, moved += slow, 1, 30000);
+		ck_assert_uint_ge(fan.target, FAN_BULK);
+	}
+	fan_init(&fan, 1, 1, MOST, false);
+	fan_bulk(&fan, 1);
+	fan.pause = 100; /* no trials */
+	moved = 0;
+	for (unsigned looks = 0; looks < FAN_GROWN - 1; looks++) {
+		fan_look(&fan, moved += slow, 1, 30000);
+		ck_assert_uint_eq(fan.target, FAN_BULK);
+	}
+	fan_look(&fan, moved += slow, 1, 30000);
+	ck_assert_uint_eq(fan.target, 3);
+	/* As far as is known: it's as fast as that, or as far away. */
+	fan_look(&fan, moved += slow, 1, 0);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+	fan_look(&fan, moved += slow, 1, 1000);
+	ck_assert_uint_eq(fan.target, 2);
+	fan_look(&fan, moved += slow, 1, 300000);
+	ck_assert_uint_eq(fan.target, FAN_BULK);
+	fan_look(&fan, moved += slow, 1, 30000);
+	ck_assert_uint_eq(fan.target, 3);
+	fan_look(&fan, moved += fast, 1, 30000);
 	ck_assert_uint_eq(fan.target, FAN_BULK);
 }
 END_TEST
@@ -159,5 +196,5 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("fan", test_bulk, test_shares, test_least, test_climbs, test_soon, test_gives_back, test_stops, test_slow_and_still);
+	return RUN_TESTS("fan", test_bulk, test_shares, test_small_path, test_least, test_climbs, test_soon, test_gives_back, test_stops, test_slow_and_still);
 }
