@@ -40,12 +40,15 @@ static uint32_t clamp(uint64_t value, uint32_t min, uint32_t max)
 	return value < min ? min : value > max ? max : (uint32_t)value;
 }
 
+static uint32_t used(const struct sock_path *path)
+{
+	return path->flying + path->unsent;
+}
+
 /* Bytes that the congestion window lets go now, beyond what waits already. */
 static uint32_t room(const struct sock_path *path)
 {
-	uint32_t used = path->flying + path->unsent;
-
-	return path->window > used ? path->window - used : 0;
+	return path->window > used(path) ? path->window - used(path) : 0;
 }
 
 uint32_t choose_unsent(const struct sock_path *path)
@@ -83,7 +86,7 @@ static bool keeps_spares(const struct group *group)
 	const struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!stripe->out.spare && stripe_works(stripe))
+		if (!stripe->out.spare && stripe_works(stripe) && !stripe->out.path.stalled)
 			return repeat_wanted(group, stripe);
 	}
 	return false;
@@ -135,12 +138,13 @@ uint64_t choose_spare_room(struct group *group, uint32_t serial)
 struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size)
 {
 	struct stripe *stripe, *best = NULL;
-	uint32_t most = size;
+	uint32_t least = UINT32_MAX;
 
+	/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (stripe == own || !can_repeat(stripe, serial) || room(&stripe->out.path) < most)
+		if (stripe == own || !can_repeat(stripe, serial) || room(&stripe->out.path) < size || used(&stripe->out.path) >= least)
 			continue;
-		most = room(&stripe->out.path);
+		least = used(&stripe->out.path);
 		best = stripe;
 	}
 	return best;

@@ -59,7 +59,11 @@ static uint64_t now_ms(const struct engine *engine)
 
 void engine_note_talk(struct engine *engine)
 {
-	atomic_store_explicit(&engine->settings.commons->talked_at, now_ms(engine), memory_order_relaxed);
+	_Atomic uint64_t *at = &engine->settings.commons->talked_at;
+
+	/* Others have it in their caches. */
+	if (atomic_load_explicit(at, memory_order_relaxed) != now_ms(engine))
+		atomic_store_explicit(at, now_ms(engine), memory_order_relaxed);
 }
 
 bool engine_has_talk(const struct engine *engine)

@@ -205,6 +205,8 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 	govern->delivered = sample->delivered;
 	govern->round_at = now;
 	govern->limited = false;
+	if (limited)
+		govern->limited_at = now;
 	/* A flow that had nothing to send says nothing of what the path carries, unless it's more than was known. */
 	if (!limited && rate <= before)
 		return;
@@ -247,7 +249,7 @@ void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_
 
 	/* It's the time of day, which may be set back. */
 	if (now < govern->looked_at)
-		govern->looked_at = govern->round_at = govern->rtt_at = now;
+		govern->looked_at = govern->round_at = govern->rtt_at = govern->limited_at = now;
 	learn_rtt(govern, sample, now);
 	govern->polite = sample->talk && govern->rtt_min >= POLITE_RTT;
 	if (now - govern->round_at >= (govern->rtt_min > ROUND_MIN * 1e6 ? govern->rtt_min / 1e6 : ROUND_MIN))
@@ -321,6 +323,7 @@ static bool begin(struct group *group)
 			return false;
 		ev_timer_init(&govern->tick, on_tick, 0., 0.);
 		govern->tick.data = group;
+		govern->limited_at = ev_now(group->engine->loop);
 	}
 	govern->on = true;
 	govern->used_at = ev_now(group->engine->loop);
@@ -341,6 +344,13 @@ uint64_t govern_room(struct group *group)
 	}
 	group->govern->denied = room_left(group->govern) == 0;
 	return room_left(group->govern);
+}
+
+bool govern_is_bulk(const struct group *group)
+{
+	const struct govern *govern = group->govern;
+
+	return govern != NULL && ev_now(group->engine->loop) - govern->limited_at < REST_TIME;
 }
 
 void govern_spend(struct govern *govern, size_t n)

@@ -23,6 +23,7 @@ struct govern {
 	bool denied;		     /* the spread waits for a tick that brings room */
 	bool polite;		     /* no queue is wanted */
 	bool limited;		     /* in this round the stripes, or we, held the flow back */
+	ev_tstamp limited_at;	     /* when a round last ended in which that was so */
 	ev_tstamp used_at;	     /* when bytes were last given to stripes */
 	ev_timer tick;
 	double room;		     /* bytes that may be given to stripes before the next tick; below 0 if more were */
@@ -64,6 +65,9 @@ void govern_stop(struct group *group);
 
 /* Bytes that may be given to stripes now; begins to govern a flow that has become bulk. */
 uint64_t govern_room(struct group *group);
+
+/* True if of late the flow had more to send than the stripes, or we, let it. */
+bool govern_is_bulk(const struct group *group);
 
 /* n bytes were given to a stripe. */
 void govern_take(struct group *group, size_t n);

@@ -28,6 +28,9 @@
 /* Round trips after which it's TCP's. */
 #define AGE_MAX 8
 
+/* A flow that comes in pieces smaller than a few packets isn't worth the work. */
+#define PIECES_MAX 256
+
 /* Stripes that a datagram is known to be on; there can be one more. */
 #define CARRIERS 2
 
@@ -89,6 +92,7 @@ static void drop(struct repeat *repeat, struct repeat_piece *piece)
 {
 	STAILQ_REMOVE(&repeat->pieces, piece, repeat_piece, link);
 	repeat->size -= sizeof(*piece) + piece->size;
+	repeat->count--;
 	free(piece);
 }
 
@@ -99,45 +103,63 @@ static void note_carrier(struct repeat *repeat, struct repeat_piece *piece, cons
 	piece->passed = false;
 }
 
-static bool is_acknowledged(const struct group *group, const struct carrier *by)
+static const struct stripe *find(const struct group *group, const struct stripe *wanted)
 {
 	const struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (stripe == by->stripe)
-			return (int32_t)(stripe_acknowledged(stripe) - by->end) >= 0;
+		if (stripe == wanted)
+			return stripe;
 	}
-	return false;
+	return NULL;
 }
 
-/* By the carrier that's returned; NULL if it hasn't. */
+/* By the carrier that's returned; NULL if it hasn't. A stripe leaves the group only when all it had has arrived, or the group goes with it. */
 static const struct carrier *arrived_by(const struct group *group, const struct repeat_piece *piece)
 {
+	const struct stripe *stripe;
+
 	for (unsigned i = 0; i < piece->carriers; i++) {
-		if (is_acknowledged(group, &piece->by[i]))
+		stripe = find(group, piece->by[i].stripe);
+		if (stripe == NULL || (int32_t)(stripe->out.acknowledged - piece->by[i].end) >= 0)
 			return &piece->by[i];
 	}
 	return NULL;
 }
 
-/* Drops what has arrived, and what is too old. */
+/* Until then it waits in the socket, and its time doesn't count. */
+static bool has_left(const struct group *group, const struct repeat_piece *piece)
+{
+	const struct carrier *by = &piece->by[piece->carriers - 1];
+	const struct stripe *stripe = find(group, by->stripe);
+
+	return stripe == NULL || stripe->out.unsent == 0 || (int32_t)(stripe->out.given - stripe->out.unsent - by->end) >= 0;
+}
+
+/* Drops what has arrived, and what is too old, or of a time that's still to come: it's the time of day, which may be set back. */
 static void look_for_arrivals(struct group *group, ev_tstamp now)
 {
 	struct repeat *repeat = group->repeat;
 	struct repeat_piece *piece, *next;
 	const struct carrier *by;
+	struct stripe *stripe;
 
+	TAILQ_FOREACH(stripe, &group->stripes, group_link)
+		stripe_look_back(stripe);
 	for (piece = STAILQ_FIRST(&repeat->pieces); piece != NULL; piece = next) {
 		next = STAILQ_NEXT(piece, link);
-		if (now - piece->at < repeat->shortest)
+		if (now >= piece->at && now - piece->at < repeat->shortest)
 			continue;
 		by = arrived_by(group, piece);
 		if (by != NULL) {
 			repeat->arrived_at = now;
 			repeat->arrived = by->order > repeat->arrived ? by->order : repeat->arrived;
 			drop(repeat, piece);
-		} else if (now - piece->at > repeat->round_trip * AGE_MAX) {
+		} else if (now < piece->at || now - piece->at > repeat->round_trip * AGE_MAX) {
 			drop(repeat, piece);
+		} else if (!has_left(group, piece)) {
+			piece->by[piece->carriers - 1].order = ++repeat->orders;
+			piece->at = now;
 		}
 	}
 }
@@ -157,7 +179,7 @@ static bool is_overdue(const struct repeat *repeat, struct repeat_piece *piece, 
 	       (now - piece->at > repeat->round_trip * OVERDUE && now - repeat->arrived_at > QUIET);
 }
 
-/* False if the group has ended by it. */
+/* False if the group has ended by it, and all is forgotten. */
 static bool send_again(struct group *group, struct stripe *stripe, struct repeat_piece *piece, ev_tstamp now)
 {
 	if (hold_put(group->engine->pool, &stripe->out.datagram, piece->bytes, piece->size) < 0)
@@ -170,7 +192,7 @@ static bool send_again(struct group *group, struct stripe *stripe, struct repeat
 		drop(group->repeat, piece);
 	if (stripe_flush(stripe))
 		stripe_look(stripe, 0.);
-	return !group->ended;
+	return group->repeat != NULL;
 }
 
 /* There may be more to send, for which no stripe has room. */
@@ -234,21 +256,23 @@ static struct repeat *get(struct group *group)
 void repeat_keep(struct group *group, const struct stripe *stripe, const uint8_t *bytes, size_t n)
 {
 	struct repeat *repeat = get(group);
-	struct repeat_piece *piece = repeat != NULL ? calloc(1, sizeof(*piece) + n) : NULL;
+	struct repeat_piece *piece = repeat != NULL ? malloc(sizeof(*piece) + n) : NULL;
 
 	if (piece == NULL)
 		return;
+	memset(piece, 0, sizeof(*piece));
 	piece->serial = stripe->out.last;
 	piece->size = (uint32_t)n;
 	memcpy(piece->bytes, bytes, n);
 	STAILQ_INSERT_TAIL(&repeat->pieces, piece, link);
 	repeat->size += sizeof(*piece) + n;
+	repeat->count++;
 	repeat->kept_at = ev_now(group->engine->loop);
 	repeat->rested = false;
 	repeat->shortest = stripe->out.path.rtt_min / 1e6;
 	repeat->round_trip = stripe->out.path.rtt / 1e6;
 	note_carrier(repeat, piece, stripe, repeat->kept_at);
-	while (repeat->size > REPEAT_YOUNG)
+	while (repeat->size > REPEAT_YOUNG || repeat->count > PIECES_MAX)
 		drop(repeat, STAILQ_FIRST(&repeat->pieces));
 	if (!ev_is_active(&repeat->tick))
 		ev_timer_again(group->engine->loop, &repeat->tick);

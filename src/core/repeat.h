@@ -29,6 +29,7 @@ STAILQ_HEAD(repeat_pieces, repeat_piece);
 struct repeat {
 	struct repeat_pieces pieces; /* datagrams that aren't known to have arrived, in the order of their serials */
 	size_t size;		     /* of their memory */
+	unsigned count;
 	ev_timer tick;		     /* as long as there are any */
 	ev_tstamp kept_at;	     /* when the last of them was sent for the first time */
 	bool rested;		     /* since then the flow has been at rest */

@@ -179,7 +179,7 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		n += more > 0 ? more : 0;
 	}
 	count_datagram(group, stripe, (size_t)n);
-	if ((size_t)n < max && group->govern == NULL)
+	if ((size_t)n < max && !govern_is_bulk(group))
 		engine_note_talk(group->engine);
 	if (!keep)
 		repeat_stop(group);

@@ -310,9 +310,20 @@ uint32_t stripe_end(const struct stripe *stripe)
 	return stripe->out.given + waiting(&stripe->out);
 }
 
-uint32_t stripe_acknowledged(const struct stripe *stripe)
+void stripe_look_back(struct stripe *stripe)
 {
-	return stripe->out.given - (uint32_t)sock_unacknowledged(stripe->fd);
+	struct stripe_out *out = &stripe->out;
+	int unsent, unacknowledged;
+
+	/* Most have nothing under way, as was seen before. */
+	if (out->acknowledged == out->given)
+		return;
+	unsent = sock_unsent(stripe->fd);
+	unacknowledged = sock_unacknowledged(stripe->fd);
+	if (unsent < 0 || unacknowledged < 0)
+		return;
+	out->unsent = (uint32_t)unsent;
+	out->acknowledged = out->given - (uint32_t)unacknowledged;
 }
 
 bool stripe_flush(struct stripe *stripe)

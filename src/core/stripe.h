@@ -83,7 +83,8 @@ struct stripe_out {
 	bool settled;  /* uses the congestion control that was asked for */
 	bool counted;  /* path.delivered is of this flow's time */
 	uint32_t last; /* the last data serial of this flow, 0 before the first */
-	uint32_t given; /* bytes that the socket has taken, modulo 2^32 */
+	uint32_t given;	/* bytes that the socket has taken, modulo 2^32 */
+	uint32_t acknowledged, unsent; /* of these, when last looked: by the peer's kernel, and still in the socket */
 	uint32_t unsent_limit;
 	struct sock_path path;
 	ev_tstamp path_at; /* when path was asked for; 0: never */
@@ -158,12 +159,9 @@ void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size);
 /* Sends what is waiting now. True if nothing is left; false if something is, or if the stripe has ended. */
 bool stripe_flush(struct stripe *stripe);
 
-/*
- * Where what was given to it until now ends, and up to where the peer's kernel has acknowledged it: counted in bytes, modulo 2^32. If the kernel doesn't
- * say, it's one more than would be true.
- */
+/* Where what was given to it until now ends, as out.given counts. And: sees what of it is acknowledged, and what isn't sent. */
 uint32_t stripe_end(const struct stripe *stripe);
-uint32_t stripe_acknowledged(const struct stripe *stripe);
+void stripe_look_back(struct stripe *stripe);
 
 /* True if a new datagram may be given to it; and if it may be as soon as it isn't full any more. */
 bool stripe_can_take(const struct stripe *stripe);

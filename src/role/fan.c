@@ -35,6 +35,7 @@ void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bo
 		.most = most,
 		.target = first < least ? least : first < most ? first : most,
 		.soon = soon,
+		.useful = FAN_BULK,
 		.next_pause = first_pause(soon),
 		.pause = first_pause(soon),
 	};
@@ -45,23 +46,24 @@ static unsigned bound(const struct fan *fan, unsigned target)
 	return target < fan->least ? fan->least : target < fan->most ? target : fan->most;
 }
 
-/* Stripes that can be of use to a flow that has reached its speed. */
-static unsigned useful(const struct fan *fan)
+/* Sees how many stripes can be of use to the flow, once it has reached its speed. */
+static void judge_use(struct fan *fan)
 {
 	uint64_t rate = fan->rate[0] > fan->rate[1] ? fan->rate[0] : fan->rate[1];
-	uint64_t stripes = (uint64_t)((double)rate / FAN_INTERVAL * fan->rtt / 1e6 / USEFUL);
+	double stripes = (double)rate / FAN_INTERVAL * fan->rtt / 1e6 / USEFUL;
 
 	if (fan->soon || fan->rtt == 0 || fan->age < FAN_GROWN || stripes >= FAN_BULK)
-		return FAN_BULK;
-	return stripes > USEFUL_MIN ? (unsigned)stripes : USEFUL_MIN;
+		fan->useful = FAN_BULK;
+	else if (stripes < fan->useful * 0.75 || stripes > fan->useful)
+		fan->useful = stripes > USEFUL_MIN ? (unsigned)stripes : USEFUL_MIN;
 }
 
 /* What a bulk flow has without having earned more. */
 static unsigned share(const struct fan *fan, unsigned flows)
 {
-	unsigned part = flows > 1 ? FAN_TOTAL / flows : FAN_BULK, most = useful(fan);
+	unsigned part = flows > 1 ? FAN_TOTAL / flows : FAN_BULK;
 
-	return bound(fan, part < most ? part : most);
+	return bound(fan, part < fan->useful ? part : fan->useful);
 }
 
 static unsigned ceiling(const struct fan *fan, unsigned flows)
@@ -126,9 +128,11 @@ static void share_again(struct fan *fan, unsigned flows)
 
 	if (!fan->bulk || fan->proven != 0)
 		return;
-	if (fan->target > most)
+	if (fan->target > most) {
 		fan->target = most;
-	else if (fan->target < share(fan, flows))
+		/* What it gains by more must be seen against what it has with these. */
+		fan->pause = fan->pause > TRIAL_LOOKS ? fan->pause : TRIAL_LOOKS;
+	} else if (fan->target < share(fan, flows))
 		fan->target = share(fan, flows);
 }
 
@@ -150,13 +154,14 @@ void fan_look(struct fan *fan, uint64_t moved, unsigned flows, uint32_t rtt)
 	fan->rate[1] = fan->rate[0];
 	fan->rate[0] = moved - fan->moved;
 	fan->moved = moved;
-	fan->rtt = rtt;
+	fan->rtt = rtt != 0 ? rtt : fan->rtt;
 	if (fan->rate[0] == 0) {
 		rest(fan);
 		return;
 	}
 	fan->still = 0;
 	fan->age += fan_is_busy(fan) && fan->age < FAN_GROWN;
+	judge_use(fan);
 	share_again(fan, flows);
 	if (fan->proven != 0)
 		judge_trial(fan, most);

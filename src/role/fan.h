@@ -14,7 +14,7 @@
  */
 #define FAN_BULK 12
 
-/* What a flow that's expected to move much begins with where packets get lost: on half of them what it sends first can be repeated. */
+/* What a flow that's expected to move much begins with where packets get lost: copies of what it sends first have stripes then. */
 #define FAN_LOSSY (2 * FAN_BULK)
 
 /* Stripes that bulk flows have together before any has earned more. */
@@ -38,6 +38,7 @@ struct fan {
 	unsigned looks;	      /* since the trial began */
 	unsigned age;	      /* looks that found it busy, counted up to FAN_GROWN */
 	uint32_t rtt;	      /* microseconds; 0: unknown */
+	unsigned useful;      /* stripes that can be of use, when it was last more, or a quarter less, than it had been */
 	unsigned still;	      /* looks in a row that found the flow at rest */
 	unsigned pause;	      /* looks until the next trial */
 	unsigned next_pause;
@@ -49,7 +50,7 @@ void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bo
 /* The flow has moved enough to be called bulk. flows: how many are, with this one. */
 void fan_bulk(struct fan *fan, unsigned flows);
 
-/* Looks at the bytes that the flow has moved since it began, and sets target. flows as above; rtt: the path's, in microseconds, 0 if it isn't known. */
+/* Looks at the bytes that the flow has moved since it began, and sets target. flows as above; rtt: the path's, in microseconds, 0 if there's nothing new. */
 void fan_look(struct fan *fan, uint64_t moved, unsigned flows, uint32_t rtt);
 
 /* True if the last look found it to be one of the flows that share the path. */

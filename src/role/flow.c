@@ -342,7 +342,7 @@ void flow_look(struct flow *flow)
 
 	if (group == NULL || group->ended || flow->proxy->supply == NULL)
 		return;
-	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, shortest_rtt(group));
+	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, flow->fan.bulk && group->moved != flow->fan.moved ? shortest_rtt(group) : 0);
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;
 	follow_fan(flow);

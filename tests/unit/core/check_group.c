@@ -284,22 +284,31 @@ START_TEST(test_talk)
 
 	ck_assert(!engine_has_talk(other));
 	engine_note_talk(one);
+	ck_assert_uint_ne(commons.talked_at, 0);
+	commons.talked_at = (uint64_t)(ev_now(other->loop) * 1000);
 	ck_assert(engine_has_talk(other));
 	commons.talked_at -= 10000;
-	ck_assert(!engine_has_talk(one));
+	ck_assert(!engine_has_talk(other));
 	engine_free(one);
 	engine_free(other);
 
 	pair_open(&pair, 2, _i);
 	pair.a.group->govern = &governed;
+	governed.limited_at = ev_now(pair.a.engine->loop) + 1000.;
 	local_write(&pair.a, "one of many");
 	local_expect(&pair, &pair.b, "one of many");
-	ck_assert(!engine_has_talk(pair.a.engine));
-	pair.a.group->govern = NULL;
+	ck_assert_uint_eq(pair.a.engine->own.talked_at, 0);
+	/* It's long since it had more to send than could be sent. */
+	governed.limited_at -= 2000.;
 	local_write(&pair.a, "hello");
 	local_expect(&pair, &pair.b, "hello");
-	ck_assert(engine_has_talk(pair.a.engine));
-	ck_assert(!engine_has_talk(pair.b.engine));
+	ck_assert_uint_ne(pair.a.engine->own.talked_at, 0);
+	pair.a.engine->own.talked_at = 0;
+	pair.a.group->govern = NULL;
+	local_write(&pair.a, "again");
+	local_expect(&pair, &pair.b, "again");
+	ck_assert_uint_ne(pair.a.engine->own.talked_at, 0);
+	ck_assert_uint_eq(pair.b.engine->own.talked_at, 0);
 	pair_close(&pair);
 }
 END_TEST

@@ -76,9 +76,11 @@ START_TEST(test_small_path)
 	}
 	fan_look(&fan, moved += slow, 1, 30000);
 	ck_assert_uint_eq(fan.target, 3);
-	/* As far as is known: it's as fast as that, or as far away. */
+	/* What isn't known anew is as it was, and a little more or less changes nothing. */
 	fan_look(&fan, moved += slow, 1, 0);
-	ck_assert_uint_eq(fan.target, FAN_BULK);
+	ck_assert_uint_eq(fan.target, 3);
+	fan_look(&fan, moved += slow, 1, 27000);
+	ck_assert_uint_eq(fan.target, 3);
 	fan_look(&fan, moved += slow, 1, 1000);
 	ck_assert_uint_eq(fan.target, 2);
 	fan_look(&fan, moved += slow, 1, 300000);
