@@ -161,8 +161,11 @@ def test_rate(lab, mbit):
     burst.send(count, size - 28)
     arrived = burst.receive()
     assert [number for number, _ in arrived] == list(range(count))
-    seconds = arrived[-1][1] - arrived[0][1]
-    assert (count - 1) * (size + FRAMING) * 8 / seconds == pytest.approx(mbit * 1e6, rel=0.03)
+    each = (size + FRAMING) * 8 / (mbit * 1e6)
+    offsets = [when - number * each for number, when in arrived]
+    # A busy machine makes packets late, never early: the earliest in each half have the link's own time.
+    half = count // 2
+    assert abs(min(offsets[half:]) - min(offsets[:half])) < 0.03 * half * each
 
 
 def test_queue_limit(lab):
