@@ -29,6 +29,9 @@
 #define PACE_PROBE 1.08
 #define PACE_CRUISE 1.01
 #define PACE_MIN 0.75
+#define NOISE_SHARE 50
+#define NOISE_MIN 1500.
+#define NOISE_MAX 5000.
 
 /*
  * The same beside flows for which somebody may wait: they find the queue empty, and the link isn't quite full. On shorter paths, of so many
@@ -40,9 +43,6 @@
 
 /* The part of what is sent more in probing that must show for the rate to have grown. */
 #define GROWN 0.375
-#define NOISE_SHARE 50
-#define NOISE_MIN 1500.
-#define NOISE_MAX 5000.
 
 /* Seconds for which what wasn't used of the pace is kept. */
 #define PACE_KEPT 0.01

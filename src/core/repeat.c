@@ -114,6 +114,12 @@ static const struct stripe *find(const struct group *group, const struct stripe 
 	return NULL;
 }
 
+/* Of a stripe's bytes, counted modulo 2^32. */
+static bool is_past(uint32_t position, uint32_t end)
+{
+	return (int32_t)(position - end) >= 0;
+}
+
 /* By the carrier that's returned; NULL if it hasn't. A stripe leaves the group only when all it had has arrived, or the group goes with it. */
 static const struct carrier *arrived_by(const struct group *group, const struct repeat_piece *piece)
 {
@@ -121,7 +127,7 @@ static const struct carrier *arrived_by(const struct group *group, const struct 
 
 	for (unsigned i = 0; i < piece->carriers; i++) {
 		stripe = find(group, piece->by[i].stripe);
-		if (stripe == NULL || (int32_t)(stripe->out.acknowledged - piece->by[i].end) >= 0)
+		if (stripe == NULL || is_past(stripe->out.acknowledged, piece->by[i].end))
 			return &piece->by[i];
 	}
 	return NULL;
@@ -133,7 +139,7 @@ static bool has_left(const struct group *group, const struct repeat_piece *piece
 	const struct carrier *by = &piece->by[piece->carriers - 1];
 	const struct stripe *stripe = find(group, by->stripe);
 
-	return stripe == NULL || stripe->out.unsent == 0 || (int32_t)(stripe->out.given - stripe->out.unsent - by->end) >= 0;
+	return stripe == NULL || stripe->out.unsent == 0 || is_past(stripe->out.given - stripe->out.unsent, by->end);
 }
 
 /* Drops what has arrived, and what is too old, or of a time that's still to come: it's the time of day, which may be set back. */

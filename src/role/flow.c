@@ -325,12 +325,12 @@ static void on_closed(struct stripe *stripe, const char *why)
 
 const struct stripe_ops flow_stripe_ops = {.control = on_control, .idle = on_idle, .closed = on_closed};
 
-/* In microseconds, of its first stripe; 0: unknown. */
-static uint32_t shortest_rtt(const struct group *group)
+/* The shortest round trip in microseconds, asked for by one stripe of a bulk flow that has moved something since the last look; else 0. */
+static uint32_t ask_rtt(const struct flow *flow)
 {
-	struct stripe *stripe = TAILQ_FIRST(&group->stripes);
+	struct stripe *stripe = TAILQ_FIRST(&flow->group->stripes);
 
-	if (stripe == NULL)
+	if (stripe == NULL || !flow->fan.bulk || flow->group->moved == flow->fan.moved)
 		return 0;
 	stripe_look(stripe, FAN_INTERVAL);
 	return stripe->out.path.rtt_min;
@@ -342,7 +342,7 @@ void flow_look(struct flow *flow)
 
 	if (group == NULL || group->ended || flow->proxy->supply == NULL)
 		return;
-	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, flow->fan.bulk && group->moved != flow->fan.moved ? shortest_rtt(group) : 0);
+	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, ask_rtt(flow));
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;
 	follow_fan(flow);

@@ -273,7 +273,7 @@ START_TEST(test_engine)
 }
 END_TEST
 
-/* A flow that has sent all it had is heard of by all workers, for a while; one that has more to send, or is governed, by none. */
+/* A flow that has sent all it had is heard of by all workers, for a while; one that of late had more than it might send, by none. */
 START_TEST(test_talk)
 {
 	struct engine_commons commons = {0};

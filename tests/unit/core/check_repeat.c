@@ -413,18 +413,24 @@ static void know_nothing(struct pair *pair)
 	pair->a.group->repeat->shortest = pair->a.group->repeat->round_trip = 1000.;
 }
 
+/* A datagram is lost, and then its copy. */
+static void lose_twice(struct pair *pair)
+{
+	pair_open_raw(pair, 6, 0);
+	pretend_loss(pair, 100, 1);
+	keep(pair, 0, 7, "lost", 4);
+	lose(pair, 7);
+	know_nothing(pair);
+	UNTIL(pair, count_copies(pair) == 1);
+	lose(pair, 7);
+}
+
 /* One that's lost, and its copy as well, is sent again when one that was sent later has arrived (_i), or when nothing has for long. */
 START_TEST(test_overdue)
 {
 	struct pair pair;
 
-	pair_open_raw(&pair, 6, 0);
-	pretend_loss(&pair, 100, 1);
-	keep(&pair, 0, 7, "lost", 4);
-	lose(&pair, 7);
-	know_nothing(&pair);
-	UNTIL(&pair, count_copies(&pair) == 1);
-	lose(&pair, 7);
+	lose_twice(&pair);
 	if (_i)
 		keep(&pair, 1, 8, "arrives", 7);
 	/* From now on what has arrived is known at once. */
@@ -444,13 +450,7 @@ START_TEST(test_not_sent)
 	ev_tstamp until;
 
 	(void)_i;
-	pair_open_raw(&pair, 6, 0);
-	pretend_loss(&pair, 100, 1);
-	keep(&pair, 0, 7, "waits", 5);
-	lose(&pair, 7);
-	know_nothing(&pair);
-	UNTIL(&pair, count_copies(&pair) == 1);
-	lose(&pair, 7);
+	lose_twice(&pair);
 	for (unsigned i = 0; i < pair.count; i++)
 		pair.a.stripes[i]->out.unsent = 1000;
 	pair.a.group->repeat->shortest = 0.;
