@@ -123,26 +123,42 @@ static bool can_repeat(struct stripe *stripe, uint32_t serial)
 	return !stripe->out.path.stalled && stripe_can_take(stripe);
 }
 
+/* Stripes that have carried nothing yet, beyond those that are kept for what is overdue. */
+static unsigned fresh_ones(const struct group *group)
+{
+	unsigned fresh = 0, kept = group->stripe_count / (2 * REPEAT_SPARE);
+	const struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link)
+		fresh += stripe_works(stripe) && stripe->out.last == 0;
+	return fresh > kept ? fresh - kept : 0;
+}
+
 uint64_t choose_spare_room(struct group *group, uint32_t serial)
 {
+	unsigned fresh = fresh_ones(group);
 	struct stripe *stripe;
 	uint64_t bytes = 0;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (can_repeat(stripe, serial))
-			bytes += room(&stripe->out.path);
+		if (!can_repeat(stripe, serial) || (stripe->out.last == 0 && fresh == 0))
+			continue;
+		bytes += room(&stripe->out.path);
+		fresh -= stripe->out.last == 0;
 	}
 	return bytes;
 }
 
-struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size)
+struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size, bool overdue)
 {
+	bool fresh_too = overdue || fresh_ones(group) > 0;
 	struct stripe *stripe, *best = NULL;
 	uint32_t least = UINT32_MAX;
 
 	/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (stripe == own || !can_repeat(stripe, serial) || room(&stripe->out.path) < size || used(&stripe->out.path) >= least)
+		if (stripe == own || (stripe->out.last == 0 && !fresh_too) || !can_repeat(stripe, serial) ||
+		    room(&stripe->out.path) < size || used(&stripe->out.path) >= least)
 			continue;
 		least = used(&stripe->out.path);
 		best = stripe;

@@ -6,8 +6,12 @@
 #include "core/group.h"
 #include "core/repeat.h"
 
-/* Seconds without new data after which a flow is at rest: a server close by that is still at it would have given more. */
-#define REST 0.005
+/*
+ * Seconds without new data after which a flow is at rest: a server close by that is still at it would have given more. And between looks at what has
+ * arrived.
+ */
+#define REST 0.002
+#define TICK 0.005
 
 /* A path is lossy if one packet in so many was retransmitted. When fewer were sent in all it isn't known. */
 #define LOSSY 250
@@ -45,7 +49,7 @@ struct repeat_piece {
 	ev_tstamp at; /* when it was last sent */
 	uint32_t serial, size;
 	uint8_t carriers;
-	bool passed; /* what was sent after it has arrived */
+	ev_tstamp passed_at; /* when it was found that what was sent after it has arrived; 0: it wasn't */
 	struct carrier by[CARRIERS];
 	uint8_t bytes[];
 };
@@ -100,7 +104,7 @@ static void note_carrier(struct repeat *repeat, struct repeat_piece *piece, cons
 {
 	piece->by[piece->carriers++] = (struct carrier){.stripe = stripe, .end = stripe_end(stripe), .order = ++repeat->orders};
 	piece->at = now;
-	piece->passed = false;
+	piece->passed_at = 0.;
 }
 
 static const struct stripe *find(const struct group *group, const struct stripe *wanted)
@@ -176,12 +180,13 @@ static void look_for_arrivals(struct group *group, ev_tstamp now)
  */
 static bool is_overdue(const struct repeat *repeat, struct repeat_piece *piece, ev_tstamp now)
 {
-	bool passed = piece->passed;
-
 	if (now - piece->at < repeat->shortest)
 		return false;
-	piece->passed = piece->by[piece->carriers - 1].order < repeat->arrived;
-	return (passed && piece->passed) ||
+	if (piece->by[piece->carriers - 1].order >= repeat->arrived)
+		piece->passed_at = 0.;
+	else if (piece->passed_at == 0.)
+		piece->passed_at = now;
+	return (piece->passed_at != 0. && now - piece->passed_at >= TICK) ||
 	       (now - piece->at > repeat->round_trip * OVERDUE && now - repeat->arrived_at > QUIET);
 }
 
@@ -218,13 +223,14 @@ static void repeat_due(struct group *group, bool at_rest, ev_tstamp now)
 	uint64_t room = at_rest ? choose_spare_room(group, piece->serial) : 0;
 	size_t left = repeat->size;
 	struct stripe *stripe;
-	bool wanted;
+	bool overdue, wanted;
 
 	for (; piece != NULL; piece = next) {
 		next = STAILQ_NEXT(piece, link);
-		wanted = is_overdue(repeat, piece, now) || (piece->carriers == 1 && left <= room);
+		overdue = is_overdue(repeat, piece, now);
+		wanted = overdue || (piece->carriers == 1 && left <= room);
 		left -= sizeof(*piece) + piece->size;
-		stripe = wanted ? choose_spare(group, piece->by[0].stripe, piece->serial, piece->size) : NULL;
+		stripe = wanted ? choose_spare(group, piece->by[0].stripe, piece->serial, piece->size, overdue) : NULL;
 		if (stripe != NULL && !send_again(group, stripe, piece, now))
 			return;
 	}
@@ -240,9 +246,9 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	look_for_arrivals(group, now);
 	repeat->rested = repeat->rested || at_rest;
-	if (STAILQ_EMPTY(&repeat->pieces))
-		ev_timer_stop(loop, timer);
-	else
+	timer->repeat = STAILQ_EMPTY(&repeat->pieces) ? 0. : repeat->rested ? TICK : REST;
+	ev_timer_again(loop, timer);
+	if (!STAILQ_EMPTY(&repeat->pieces))
 		repeat_due(group, at_rest, now);
 }
 
@@ -280,8 +286,10 @@ void repeat_keep(struct group *group, const struct stripe *stripe, const uint8_t
 	note_carrier(repeat, piece, stripe, repeat->kept_at);
 	while (repeat->size > REPEAT_YOUNG || repeat->count > PIECES_MAX)
 		drop(repeat, STAILQ_FIRST(&repeat->pieces));
-	if (!ev_is_active(&repeat->tick))
-		ev_timer_again(group->engine->loop, &repeat->tick);
+	if (repeat->tick.repeat == REST && ev_is_active(&repeat->tick))
+		return;
+	repeat->tick.repeat = REST;
+	ev_timer_again(group->engine->loop, &repeat->tick);
 }
 
 void repeat_stop(struct group *group)

@@ -224,7 +224,7 @@ int sock_path(int fd, struct sock_path *path)
 	path->unsent = info.tcpi_notsent_bytes;
 	path->pacing = info.tcpi_pacing_rate;
 	path->delivered = info.tcpi_bytes_acked + (uint64_t)info.tcpi_sacked * info.tcpi_snd_mss;
-	path->sent = info.tcpi_data_segs_out;
+	path->sent = info.tcpi_delivered + info.tcpi_total_retrans;
 	path->repeated = info.tcpi_total_retrans;
 	path->received = info.tcpi_data_segs_in;
 	path->disordered = info.tcpi_rcv_ooopack;
