@@ -61,7 +61,7 @@ static const struct row rows[] = {
 	{ "stripes", PROXY, KIND_STRIPES, AT(stripes), "[MIN:]MAX", "128",
 	  .help = "stripes of a flow: as many as help, MIN from its start; 1 to 128",
 	  .min = 1, .max = 128 },
-	{ "pool", PROXY, KIND_POOL, AT(pool), "MIN:MAX", "24:128",
+	{ "pool", PROXY, KIND_POOL, AT(pool), "MIN:MAX", "36:128",
 	  .help = "stripes kept ready by each worker, up to 1024; 0:0 is none", .max = 1024 },
 	{ "protocol", PROXY, KIND_WORD, AT(protocol), "extended|base", "extended",
 	  .help = "what to speak with the relay", .words = protocols },

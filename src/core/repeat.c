@@ -79,9 +79,9 @@ static bool loses_out(const struct engine *engine)
 	return engine->repeated * LOSSY > engine->sent;
 }
 
-bool repeat_is_lossy(const struct engine *engine)
+bool repeat_may_be_lossy(const struct engine *engine)
 {
-	return loses_out(engine) || engine->disordered * DISORDERED > engine->received;
+	return engine->sent + engine->received < LOSSY || loses_out(engine) || engine->disordered * DISORDERED > engine->received;
 }
 
 bool repeat_wanted(const struct group *group, const struct stripe *stripe)

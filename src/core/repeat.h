@@ -41,8 +41,8 @@ struct repeat {
 /* A stripe of the engine has come from one state of its path to another. */
 void repeat_learn(struct engine *engine, const struct sock_path *before, const struct sock_path *now);
 
-/* True if of late so many packets were lost, on the way out or in, that repeating is worthwhile. */
-bool repeat_is_lossy(const struct engine *engine);
+/* True if of late so many packets were lost, on the way out or in, that repeating is worthwhile; and as long as it isn't known. */
+bool repeat_may_be_lossy(const struct engine *engine);
 
 /* True if what the flow sends by this stripe now is worth keeping, for all that's known: then it must pass through a buffer. */
 bool repeat_wanted(const struct group *group, const struct stripe *stripe);

@@ -375,6 +375,12 @@ static bool is_shrunk(const struct sock_path *path)
 	return path->window < WINDOW_FIRST * path->mss;
 }
 
+/* No further packet may go. */
+static bool is_limiting(const struct sock_path *path)
+{
+	return path->flying + path->unsent + path->mss > path->window;
+}
+
 void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 {
 	struct stripe_out *out = &stripe->out;
@@ -388,7 +394,8 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 		return;
 	out->path_at = now;
 	repeat_learn(stripe->engine, &before, &out->path);
-	if (is_shrunk(&out->path))
+	/* A small window that's large enough stays as it is: BBR would send what it lets go packet by packet. */
+	if (is_shrunk(&out->path) && is_limiting(&out->path))
 		stripe_settle(stripe);
 	/* But for BBR, the next byte makes it begin anew: tcp_slow_start_after_idle_check() in include/net/tcp.h. */
 	if (out->path.rested && !out->settled && !is_shrunk(&out->path))

@@ -308,7 +308,7 @@ static void on_idle(struct stripe *stripe)
 {
 	struct proxy *proxy = stripe->owner;
 
-	/* For repeat_is_lossy(): of what came nothing else tells. */
+	/* For repeat_may_be_lossy(): of what came nothing else tells. */
 	stripe_look(stripe, IDLE_AGE);
 	supply_put(proxy->supply, stripe);
 	proxy_check_drained(proxy);
@@ -355,9 +355,10 @@ void flow_look(struct flow *flow)
 static unsigned first_share(const struct flow *flow)
 {
 	const struct proxy_settings *settings = flow->proxy->settings;
-	unsigned bulk = repeat_is_lossy(flow->proxy->engine) ? FAN_LOSSY : FAN_BULK;
+	unsigned bulk = repeat_may_be_lossy(flow->proxy->engine) ? FAN_LOSSY : FAN_BULK;
 	unsigned most = settings->stripes < bulk ? settings->stripes : bulk;
-	unsigned share = supply_ready(flow->proxy->supply) / 2;
+	unsigned ready = supply_ready(flow->proxy->supply);
+	unsigned share = ready > 2 * FAN_BULK ? ready - FAN_BULK : ready / 2; /* what's left is for the next */
 
 	if (settings->pool_max != 0 && share < most)
 		most = share > 1 ? share : 1;

@@ -73,7 +73,7 @@ START_TEST(test_defaults)
 	ck_assert_ptr_null(o.relay);
 	ck_assert_uint_eq(o.capture, 0);
 	ck_assert_uint_eq(o.stripes, 128);
-	ck_assert_uint_eq(o.pool.min, 24);
+	ck_assert_uint_eq(o.pool.min, 36);
 	ck_assert_uint_eq(o.pool.max, 128);
 	ck_assert_uint_eq(o.protocol, OPTIONS_EXTENDED);
 	ck_assert_uint_eq(o.workers, 0);
