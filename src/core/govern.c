@@ -41,6 +41,10 @@
 #define PACE_PROBE_POLITE 1.04
 #define PACE_CRUISE_POLITE 0.98
 
+/* And what is given to stripes at once, which is a queue for a moment, is less, as long as there are so few stripes that to look at them costs little. */
+#define TICK_POLITE (GOVERN_TICK / 4)
+#define TICK_POLITE_STRIPES 24
+
 /* The part of what is sent more in probing that must show for the rate to have grown. */
 #define GROWN 0.375
 
@@ -279,6 +283,11 @@ static uint64_t room_left(const struct govern *govern)
 	return govern->room > 0. ? (uint64_t)govern->room : 0;
 }
 
+static ev_tstamp tick_time(const struct group *group)
+{
+	return group->govern->polite && group->stripe_count <= TICK_POLITE_STRIPES ? TICK_POLITE : GOVERN_TICK;
+}
+
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct group *group = timer->data;
@@ -291,7 +300,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		return;
 	}
 	look(group);
-	ev_timer_set(timer, GOVERN_TICK, 0.);
+	ev_timer_set(timer, tick_time(group), 0.);
 	ev_timer_start(loop, timer);
 	if (room_left(govern) > 0) {
 		govern->denied = false;
