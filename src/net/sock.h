@@ -67,7 +67,7 @@ struct sock_path {
 	uint32_t unsent; /* waiting in the socket */
 	uint64_t pacing;
 	uint64_t delivered; /* so far */
-	uint32_t sent, repeated; /* packets so far: with data, and of these retransmissions */
+	uint32_t sent, repeated; /* packets so far: with data, that have arrived or were sent again; and of these retransmissions */
 	uint32_t received, disordered; /* likewise, and of these such as came before another that was due */
 	uint32_t rtt_min;
 	uint32_t silence; /* milliseconds since the peer's last packet */
