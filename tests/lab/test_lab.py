@@ -156,9 +156,14 @@ def test_delay(lab, family, up, down):
 def test_rate(lab, mbit):
     """All packets wait in the queue at once, so they come out at the rate and nothing else."""
     count, size = mbit * 30, 1500
-    lab.set('down', rate=f'{mbit}mbit', queue=10000000)
+    before = lab.stats()['down']['arrived']
+    lab.set('down', rate='1kbit', queue=10000000)  # 12 s for the first: till then none leaves
     burst = Burst(lab)
     burst.send(count, size - 28)
+    deadline = time.monotonic() + 10
+    while lab.stats()['down']['arrived'] < before + count:
+        assert time.monotonic() < deadline, 'not all packets reached the queue'
+    lab.set('down', rate=f'{mbit}mbit')
     arrived = burst.receive()
     assert [number for number, _ in arrived] == list(range(count))
     each = (size + FRAMING) * 8 / (mbit * 1e6)
