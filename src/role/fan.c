@@ -35,10 +35,19 @@ void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bo
 		.most = most,
 		.target = first < least ? least : first < most ? first : most,
 		.soon = soon,
+		.whole = FAN_BULK,
 		.useful = FAN_BULK,
 		.next_pause = first_pause(soon),
 		.pause = first_pause(soon),
 	};
+}
+
+void fan_note_loss(struct fan *fan, bool lossy)
+{
+	if (lossy && fan->age < FAN_GROWN)
+		fan->whole = FAN_LOSSY;
+	else if (!lossy && fan->whole > FAN_BULK)
+		fan->whole -= FAN_STEP;
 }
 
 static unsigned bound(const struct fan *fan, unsigned target)
@@ -52,8 +61,8 @@ static void judge_use(struct fan *fan)
 	uint64_t rate = fan->rate[0] > fan->rate[1] ? fan->rate[0] : fan->rate[1];
 	double stripes = (double)rate / FAN_INTERVAL * fan->rtt / 1e6 / USEFUL;
 
-	if (fan->soon || fan->rtt == 0 || fan->age < FAN_GROWN || stripes >= FAN_BULK)
-		fan->useful = FAN_BULK;
+	if (fan->soon || fan->rtt == 0 || fan->age < FAN_GROWN || stripes >= fan->whole)
+		fan->useful = fan->whole;
 	else if (stripes < fan->useful * 0.75 || stripes > fan->useful)
 		fan->useful = stripes > USEFUL_MIN ? (unsigned)stripes : USEFUL_MIN;
 }
@@ -61,7 +70,7 @@ static void judge_use(struct fan *fan)
 /* What a bulk flow has without having earned more. */
 static unsigned share(const struct fan *fan, unsigned flows)
 {
-	unsigned part = flows > 1 ? FAN_TOTAL / flows : FAN_BULK;
+	unsigned part = flows > 1 ? FAN_TOTAL / flows : fan->whole;
 
 	return bound(fan, part < fan->useful ? part : fan->useful);
 }

@@ -6,16 +6,19 @@
 #include <stdint.h>
 
 /*
- * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, and from then on more are tried: twice as
- * many, and they stay if the flow got faster by them. Where few stripes can fill the path (BBR) that ends at once; where loss holds each stripe down
- * (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have; and on a path that holds only few packets a flow has
+ * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, or FAN_LOSSY where packets get lost, and
+ * from then on more are tried: twice as many, and they stay if the flow got faster by them. Where few stripes can fill the path (BBR) that ends at once;
+ * where loss holds each stripe down (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have; and on a path that holds only few packets a flow has
  * no more stripes than can have some of them under way, since each keeps a few in the queue, at the expense of others. Pure: the caller brings the
  * clock by looking regularly.
  */
 #define FAN_BULK 12
 
-/* What a flow that's expected to move much begins with where packets get lost: copies of what it sends first have stripes then. */
+/* Where packets get lost, windows grow more slowly, and copies of what is sent first need stripes. */
 #define FAN_LOSSY (2 * FAN_BULK)
+
+/* Stripes given back at a look when it has turned out that nothing gets lost. */
+#define FAN_STEP 2
 
 /* Stripes that bulk flows have together before any has earned more. */
 #define FAN_TOTAL 24
@@ -32,6 +35,7 @@ struct fan {
 	bool soon;	      /* as fan_init() was told */
 	bool bulk;
 	bool earned;	      /* a trial has shown that more are better */
+	unsigned whole;	      /* stripes that the flow has when it's alone and bulk: FAN_BULK or FAN_LOSSY */
 	uint64_t moved;	      /* bytes at the last look */
 	uint64_t rate[2];     /* bytes between the last looks, the newest first */
 	uint64_t base;	      /* the rate before the trial */
@@ -46,6 +50,12 @@ struct fan {
 
 /* first: stripes at the beginning; never fewer than least, nor more than most. soon: more are tried sooner, for stripes without BBR. */
 void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bool soon);
+
+/*
+ * Packets get lost, or not, as it looks now. What is lost may be what the flow itself has made the queue overflow by, at first: that's known later, and then
+ * stripes are given back a few at each look, so that the others can take over what they have carried.
+ */
+void fan_note_loss(struct fan *fan, bool lossy);
 
 /* The flow has moved enough to be called bulk. flows: how many are, with this one. */
 void fan_bulk(struct fan *fan, unsigned flows);

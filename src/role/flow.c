@@ -152,6 +152,7 @@ static void on_grow(struct group *group)
 
 	note_bulk(flow);
 	flow_share(flow, true);
+	fan_note_loss(&flow->fan, repeat_may_be_lossy(group->engine));
 	fan_bulk(&flow->fan, flow->proxy->bulk_flows);
 	follow_fan(flow);
 }
@@ -342,6 +343,7 @@ void flow_look(struct flow *flow)
 
 	if (group == NULL || group->ended || flow->proxy->supply == NULL)
 		return;
+	fan_note_loss(&flow->fan, repeat_may_be_lossy(group->engine));
 	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, ask_rtt(flow));
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;

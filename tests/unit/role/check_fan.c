@@ -33,6 +33,34 @@ START_TEST(test_bulk)
 }
 END_TEST
 
+/* Twice as many where packets get lost; if it turns out that none do, the flow gives back a few at a time, and never begins anew in the middle. */
+START_TEST(test_lossy)
+{
+	struct fan fan;
+	uint64_t moved = 0;
+
+	fan_init(&fan, 1, 1, MOST, false);
+	fan_note_loss(&fan, true);
+	fan_bulk(&fan, 1);
+	fan.pause = 100; /* no trials */
+	for (unsigned looks = 0; looks < 2 * FAN_GROWN; looks++) {
+		fan_note_loss(&fan, true);
+		fan_look(&fan, moved += MB, 1, 0);
+		ck_assert_uint_eq(fan.target, FAN_LOSSY);
+	}
+	for (unsigned stripes = FAN_LOSSY; stripes > FAN_BULK; stripes -= FAN_STEP) {
+		ck_assert_uint_eq(fan.target, stripes);
+		fan_note_loss(&fan, false);
+		fan_look(&fan, moved += MB, 1, 0);
+	}
+	for (unsigned looks = 0; looks < 4; looks++) {
+		fan_note_loss(&fan, looks % 2 == 0);
+		fan_look(&fan, moved += MB, 1, 0);
+		ck_assert_uint_eq(fan.target, FAN_BULK);
+	}
+}
+END_TEST
+
 /* Flows side by side have together about what one would have. */
 START_TEST(test_shares)
 {
@@ -198,5 +226,6 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("fan", test_bulk, test_shares, test_small_path, test_least, test_climbs, test_soon, test_gives_back, test_stops, test_slow_and_still);
+	return RUN_TESTS("fan", test_bulk, test_lossy, test_shares, test_small_path, test_least, test_climbs, test_soon, test_gives_back, test_stops,
+			 test_slow_and_still);
 }
