@@ -28,6 +28,7 @@ src_libroro_a_SOURCES = \
 	src/core/repeat.c src/core/repeat.h \
 	src/core/spread.c src/core/spread.h \
 	src/core/stripe.c src/core/stripe.h \
+	src/core/stripe_look.c \
 	src/core/stripe_read.c \
 	src/role/acceptor.c src/role/acceptor.h \
 	src/role/dial.c src/role/dial.h \

@@ -115,12 +115,10 @@ struct stripe *choose_stripe(struct group *group)
 	return best;
 }
 
-static bool can_repeat(struct stripe *stripe, uint32_t serial)
+/* fresh_too: it may be one that has carried nothing yet. */
+static bool may_repeat(const struct stripe *stripe, uint32_t serial, bool fresh_too)
 {
-	if (!stripe_can_take(stripe) || !serial_rises(stripe->out.last, serial))
-		return false;
-	stripe_look(stripe, SPARE_AGE);
-	return !stripe->out.path.stalled && stripe_can_take(stripe);
+	return stripe_works(stripe) && serial_rises(stripe->out.last, serial) && (stripe->out.last != 0 || fresh_too);
 }
 
 /* Stripes that have carried nothing yet, beyond those that are kept for what is overdue. */
@@ -141,26 +139,40 @@ uint64_t choose_spare_room(struct group *group, uint32_t serial)
 	uint64_t bytes = 0;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!can_repeat(stripe, serial) || (stripe->out.last == 0 && fresh == 0))
+		if (!may_repeat(stripe, serial, fresh > 0))
 			continue;
-		bytes += room(&stripe->out.path);
+		stripe_look(stripe, SPARE_AGE);
+		bytes += stripe->out.path.stalled ? 0 : room(&stripe->out.path);
 		fresh -= stripe->out.last == 0;
 	}
 	return bytes;
 }
 
-struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size, bool overdue)
+/* Microseconds until the last of so many bytes has left: BBR sends one packet after the other. */
+static uint64_t leaves_in(const struct stripe *stripe, uint32_t size)
+{
+	const struct sock_path *path = &stripe->out.path;
+
+	return stripe->out.settled ? (uint64_t)(path->unsent + size) * SECOND / rate(path) : 0;
+}
+
+struct stripe *choose_spare(struct group *group, uint32_t serial, uint32_t size, bool overdue)
 {
 	bool fresh_too = overdue || fresh_ones(group) > 0;
 	struct stripe *stripe, *best = NULL;
-	uint32_t least = UINT32_MAX;
+	uint64_t leaves, soonest = UINT64_MAX;
 
-	/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (stripe == own || (stripe->out.last == 0 && !fresh_too) || !can_repeat(stripe, serial) ||
-		    room(&stripe->out.path) < size || used(&stripe->out.path) >= least)
+		if (!may_repeat(stripe, serial, fresh_too) || !stripe_can_take(stripe))
 			continue;
-		least = used(&stripe->out.path);
+		stripe_look(stripe, SPARE_AGE);
+		if (stripe->out.path.stalled || !stripe_can_take(stripe) || room(&stripe->out.path) < size)
+			continue;
+		leaves = leaves_in(stripe, size);
+		/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */
+		if (leaves > soonest || (leaves == soonest && used(&stripe->out.path) >= used(&best->out.path)))
+			continue;
+		soonest = leaves;
 		best = stripe;
 	}
 	return best;

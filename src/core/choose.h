@@ -10,11 +10,11 @@
 struct stripe *choose_stripe(struct group *group);
 
 /*
- * The stripe other than own by which a copy of a datagram may arrive soon: its window lets all of it go, and it has carried no later datagram, behind
+ * The stripe by which a copy of a datagram may arrive soon: its window lets all of it go, and it has carried neither the same nor a later datagram, behind
  * which the copy would be read too late. NULL if there's none. Some that have carried nothing yet are kept for copies that are overdue, which are of early
  * datagrams as often as of late ones.
  */
-struct stripe *choose_spare(struct group *group, const struct stripe *own, uint32_t serial, uint32_t size, bool overdue);
+struct stripe *choose_spare(struct group *group, uint32_t serial, uint32_t size, bool overdue);
 
 /* Bytes for which stripes have room that could carry a copy of this datagram, which isn't overdue, and of any later one. */
 uint64_t choose_spare_room(struct group *group, uint32_t serial);

@@ -212,25 +212,41 @@ static bool is_blocked(const struct group *group)
 	return !group->spread.eof && !ev_is_active(&group->local_rd);
 }
 
+static size_t memory(const struct repeat_piece *piece)
+{
+	return sizeof(*piece) + piece->size;
+}
+
+static size_t sent_once(const struct repeat *repeat)
+{
+	const struct repeat_piece *piece;
+	size_t bytes = 0;
+
+	STAILQ_FOREACH(piece, &repeat->pieces, link)
+		bytes += piece->carriers == 1 ? memory(piece) : 0;
+	return bytes;
+}
+
 /*
- * At rest, what was sent last comes first: what was sent before it is known to be lost, and sent again, before all of that could be sent twice. May end
- * the group.
+ * At rest, what was sent last comes first, where there isn't room for copies of all: what was sent before it is known to be lost, and sent again, before
+ * that. What the sockets don't take now they take at a later tick. May end the group.
  */
-static void repeat_due(struct group *group, bool at_rest, ev_tstamp now)
+static void repeat_due(struct group *group, ev_tstamp now)
 {
 	struct repeat *repeat = group->repeat;
-	struct repeat_piece *piece = STAILQ_FIRST(&repeat->pieces), *next;
-	uint64_t room = at_rest ? choose_spare_room(group, piece->serial) : 0;
-	size_t left = repeat->size;
+	struct repeat_piece *piece, *next;
+	size_t left = sent_once(repeat);
 	struct stripe *stripe;
-	bool overdue, wanted;
+	bool overdue, once, tail = false;
 
-	for (; piece != NULL; piece = next) {
+	for (piece = STAILQ_FIRST(&repeat->pieces); piece != NULL; piece = next) {
 		next = STAILQ_NEXT(piece, link);
 		overdue = is_overdue(repeat, piece, now);
-		wanted = overdue || (piece->carriers == 1 && left <= room);
-		left -= sizeof(*piece) + piece->size;
-		stripe = wanted ? choose_spare(group, piece->by[0].stripe, piece->serial, piece->size, overdue) : NULL;
+		once = piece->carriers == 1;
+		/* Later ones have more room: a stripe that has carried earlier ones can carry them. */
+		tail = tail || (repeat->rested && left <= choose_spare_room(group, piece->serial));
+		left -= once ? memory(piece) : 0;
+		stripe = overdue || (tail && once) ? choose_spare(group, piece->serial, piece->size, overdue) : NULL;
 		if (stripe != NULL && !send_again(group, stripe, piece, now))
 			return;
 	}
@@ -241,15 +257,14 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct group *group = timer->data;
 	struct repeat *repeat = group->repeat;
 	ev_tstamp now = ev_now(loop);
-	bool at_rest = !repeat->rested && now - repeat->kept_at >= REST && !is_blocked(group);
 
 	(void)revents;
 	look_for_arrivals(group, now);
-	repeat->rested = repeat->rested || at_rest;
+	repeat->rested = repeat->rested || (now - repeat->kept_at >= REST && !is_blocked(group));
 	timer->repeat = STAILQ_EMPTY(&repeat->pieces) ? 0. : repeat->rested ? TICK : REST;
 	ev_timer_again(loop, timer);
 	if (!STAILQ_EMPTY(&repeat->pieces))
-		repeat_due(group, at_rest, now);
+		repeat_due(group, now);
 }
 
 static struct repeat *get(struct group *group)

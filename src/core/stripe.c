@@ -6,15 +6,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "core/choose.h"
 #include "core/group.h"
 #include "core/stripe.h"
 
 /* What the queue of controls keeps free of Pongs, so that a peer that only pings can't crowd out the rest. */
 #define CONTROL_QUEUE_RESERVE 128
-
-/* Packets: the window of a new connection (TCP_INIT_CWND in include/net/tcp.h). */
-#define WINDOW_FIRST 10
 
 /* Counts the stripe in, or out, by its state. */
 static void count_state(struct stripe *stripe, int change)
@@ -310,22 +306,6 @@ uint32_t stripe_end(const struct stripe *stripe)
 	return stripe->out.given + waiting(&stripe->out);
 }
 
-void stripe_look_back(struct stripe *stripe)
-{
-	struct stripe_out *out = &stripe->out;
-	int unsent, unacknowledged;
-
-	/* Most have nothing under way, as was seen before. */
-	if (out->acknowledged == out->given)
-		return;
-	unsent = sock_unsent(stripe->fd);
-	unacknowledged = sock_unacknowledged(stripe->fd);
-	if (unsent < 0 || unacknowledged < 0)
-		return;
-	out->unsent = (uint32_t)unsent;
-	out->acknowledged = out->given - (uint32_t)unacknowledged;
-}
-
 bool stripe_flush(struct stripe *stripe)
 {
 	int result = push(stripe);
@@ -367,59 +347,6 @@ void stripe_send(struct stripe *stripe, const struct control *control)
 		flush_later(stripe);
 	else if (control->type != CONTROL_PONG)
 		stripe_close(stripe, false, "the peer does not read");
-}
-
-/* Losses have made the window smaller than it was at first. */
-static bool is_shrunk(const struct sock_path *path)
-{
-	return path->window < WINDOW_FIRST * path->mss;
-}
-
-/* No further packet may go. */
-static bool is_limiting(const struct sock_path *path)
-{
-	return path->flying + path->unsent + path->mss > path->window;
-}
-
-void stripe_look(struct stripe *stripe, ev_tstamp max_age)
-{
-	struct stripe_out *out = &stripe->out;
-	ev_tstamp now = ev_now(stripe->engine->loop);
-	struct sock_path before = out->path;
-	uint32_t limit;
-
-	if (out->path_at != 0. && now >= out->path_at && now - out->path_at < max_age)
-		return;
-	if (sock_path(stripe->fd, &out->path) < 0)
-		return;
-	out->path_at = now;
-	repeat_learn(stripe->engine, &before, &out->path);
-	/* A small window that's large enough stays as it is: BBR would send what it lets go packet by packet. */
-	if (is_shrunk(&out->path) && is_limiting(&out->path))
-		stripe_settle(stripe);
-	/* But for BBR, the next byte makes it begin anew: tcp_slow_start_after_idle_check() in include/net/tcp.h. */
-	if (out->path.rested && !out->settled && !is_shrunk(&out->path))
-		out->path.window = WINDOW_FIRST * out->path.mss;
-	limit = choose_unsent(&out->path);
-	if (limit > out->unsent_limit + out->unsent_limit / 4 || limit < out->unsent_limit - out->unsent_limit / 4) {
-		sock_set_unsent(stripe->fd, limit);
-		out->unsent_limit = limit;
-	}
-	/* The socket becomes writable again below half its limit: tcp_stream_memory_free() in include/net/tcp.h. */
-	if (out->path.unsent >= out->unsent_limit / 2) {
-		out->writable = false;
-		ev_io_start(stripe->engine->loop, &stripe->wr);
-	}
-}
-
-void stripe_settle(struct stripe *stripe)
-{
-	const struct sock_path *path = &stripe->out.path;
-
-	if (stripe->out.settled || (path->rtt_min < STRIPE_RTT_SHORT && !is_shrunk(path)))
-		return;
-	stripe->out.settled = true;
-	sock_set_congestion(stripe->fd, stripe->engine->settings.congestion);
 }
 
 /* Leaving a group */
