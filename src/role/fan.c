@@ -36,7 +36,7 @@ void fan_init(struct fan *fan, unsigned first, unsigned least, unsigned most, bo
 		.target = first < least ? least : first < most ? first : most,
 		.soon = soon,
 		.whole = FAN_BULK,
-		.useful = FAN_BULK,
+		.useful = FAN_LOSSY,
 		.next_pause = first_pause(soon),
 		.pause = first_pause(soon),
 	};

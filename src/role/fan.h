@@ -8,9 +8,9 @@
 /*
  * How many stripes a flow should have. A flow that has moved little has one. One that moves much gets FAN_BULK, or FAN_LOSSY where packets get lost, and
  * from then on more are tried: twice as many, and they stay if the flow got faster by them. Where few stripes can fill the path (BBR) that ends at once;
- * where loss holds each stripe down (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have; and on a path that holds only few packets a flow has
- * no more stripes than can have some of them under way, since each keeps a few in the queue, at the expense of others. Pure: the caller brings the
- * clock by looking regularly.
+ * where loss holds each stripe down (CUBIC) it goes on until the path is full. Bulk flows that run side by side share what one would have; and on a path
+ * that holds only few packets a flow has no more stripes than can have some of them under way, since each keeps a few in the queue, at the expense of
+ * others. Pure: the caller brings the clock by looking regularly.
  */
 #define FAN_BULK 12
 

@@ -42,6 +42,7 @@ START_TEST(test_lossy)
 	fan_init(&fan, 1, 1, MOST, false);
 	fan_note_loss(&fan, true);
 	fan_bulk(&fan, 1);
+	ck_assert_uint_eq(fan.target, FAN_LOSSY);
 	fan.pause = 100; /* no trials */
 	for (unsigned looks = 0; looks < 2 * FAN_GROWN; looks++) {
 		fan_note_loss(&fan, true);
