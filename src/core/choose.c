@@ -121,6 +121,12 @@ static bool may_repeat(const struct stripe *stripe, uint32_t serial, bool fresh_
 	return stripe_works(stripe) && serial_rises(stripe->out.last, serial) && (stripe->out.last != 0 || fresh_too);
 }
 
+static uint32_t spare_room(struct stripe *stripe)
+{
+	stripe_look(stripe, SPARE_AGE);
+	return stripe->out.path.stalled ? 0 : room(&stripe->out.path);
+}
+
 /* Stripes that have carried nothing yet, beyond those that are kept for what is overdue. */
 static unsigned fresh_ones(const struct group *group)
 {
@@ -141,8 +147,7 @@ uint64_t choose_spare_room(struct group *group, uint32_t serial)
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		if (!may_repeat(stripe, serial, fresh > 0))
 			continue;
-		stripe_look(stripe, SPARE_AGE);
-		bytes += stripe->out.path.stalled ? 0 : room(&stripe->out.path);
+		bytes += spare_room(stripe);
 		fresh -= stripe->out.last == 0;
 	}
 	return bytes;
@@ -163,10 +168,8 @@ struct stripe *choose_spare(struct group *group, uint32_t serial, uint32_t size,
 	uint64_t leaves, soonest = UINT64_MAX;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!may_repeat(stripe, serial, fresh_too) || !stripe_can_take(stripe))
-			continue;
-		stripe_look(stripe, SPARE_AGE);
-		if (stripe->out.path.stalled || !stripe_can_take(stripe) || room(&stripe->out.path) < size)
+		/* To look at it may show that it's full. */
+		if (!may_repeat(stripe, serial, fresh_too) || !stripe_can_take(stripe) || spare_room(stripe) < size || !stripe_can_take(stripe))
 			continue;
 		leaves = leaves_in(stripe, size);
 		/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */

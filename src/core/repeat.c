@@ -92,10 +92,15 @@ bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 	       (group->engine->sent < LOSSY || loses_out(group->engine));
 }
 
+static size_t memory(const struct repeat_piece *piece)
+{
+	return sizeof(*piece) + piece->size;
+}
+
 static void drop(struct repeat *repeat, struct repeat_piece *piece)
 {
 	STAILQ_REMOVE(&repeat->pieces, piece, repeat_piece, link);
-	repeat->size -= sizeof(*piece) + piece->size;
+	repeat->size -= memory(piece);
 	repeat->count--;
 	free(piece);
 }
@@ -212,11 +217,6 @@ static bool is_blocked(const struct group *group)
 	return !group->spread.eof && !ev_is_active(&group->local_rd);
 }
 
-static size_t memory(const struct repeat_piece *piece)
-{
-	return sizeof(*piece) + piece->size;
-}
-
 static size_t sent_once(const struct repeat *repeat)
 {
 	const struct repeat_piece *piece;
@@ -244,7 +244,7 @@ static void repeat_due(struct group *group, ev_tstamp now)
 		overdue = is_overdue(repeat, piece, now);
 		once = piece->carriers == 1;
 		/* Later ones have more room: a stripe that has carried earlier ones can carry them. */
-		tail = tail || (repeat->rested && left <= choose_spare_room(group, piece->serial));
+		tail = tail || (repeat->rested && once && left <= choose_spare_room(group, piece->serial));
 		left -= once ? memory(piece) : 0;
 		stripe = overdue || (tail && once) ? choose_spare(group, piece->serial, piece->size, overdue) : NULL;
 		if (stripe != NULL && !send_again(group, stripe, piece, now))
@@ -292,7 +292,7 @@ void repeat_keep(struct group *group, const struct stripe *stripe, const uint8_t
 	piece->size = (uint32_t)n;
 	memcpy(piece->bytes, bytes, n);
 	STAILQ_INSERT_TAIL(&repeat->pieces, piece, link);
-	repeat->size += sizeof(*piece) + n;
+	repeat->size += memory(piece);
 	repeat->count++;
 	repeat->kept_at = ev_now(group->engine->loop);
 	repeat->rested = false;

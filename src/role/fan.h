@@ -35,7 +35,7 @@ struct fan {
 	bool soon;	      /* as fan_init() was told */
 	bool bulk;
 	bool earned;	      /* a trial has shown that more are better */
-	unsigned whole;	      /* stripes that the flow has when it's alone and bulk: FAN_BULK or FAN_LOSSY */
+	unsigned whole;	      /* stripes that the flow has when it's alone and bulk: FAN_BULK to FAN_LOSSY */
 	uint64_t moved;	      /* bytes at the last look */
 	uint64_t rate[2];     /* bytes between the last looks, the newest first */
 	uint64_t base;	      /* the rate before the trial */
