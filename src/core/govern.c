@@ -4,6 +4,7 @@
 
 #include "core/govern.h"
 #include "core/group.h"
+#include "core/repeat.h"
 
 /* A flow that has moved less than this isn't governed, and has no struct govern. Bytes. */
 #define GOVERN_AT (256 * 1024)
@@ -23,10 +24,12 @@
  * How fast bytes are given to stripes, as a multiple of the rate. In the first round of each cycle it's more, to see whether the path carries more; that
  * shows in this round or in the second, and if it does the cycle begins anew. In the others it's less as long as there's a queue: that is what round trips are
  * longer than the shortest by, beyond what is only noise (a share of the shortest, and within bounds of microseconds). Without one it's a hundredth more,
- * since what is measured is more often too little than too much.
+ * since what is measured is more often too little than too much. From the second success on each doubles what the next one sends more, up to what BBR
+ * sends: the rate is far from what the path carries when startup was misled, or when the path has got faster.
  */
 #define CYCLE 8
 #define PACE_PROBE 1.08
+#define PACE_PROBE_MAX 1.25
 #define PACE_CRUISE 1.01
 #define PACE_MIN 0.75
 #define NOISE_SHARE 50
@@ -34,28 +37,32 @@
 #define NOISE_MAX 5000.
 
 /*
- * The same beside flows for which somebody may wait: they find the queue empty, and the link isn't quite full. On shorter paths, of so many
- * microseconds, what is noise there is most of the queue.
+ * The same beside flows for which somebody may wait: they find the queue empty, and the link isn't quite full; less so where packets get lost, since what
+ * TCP sends again comes on top, and what is measured is less even. On shorter paths, of so many microseconds, what is noise there is most of the queue.
  */
 #define POLITE_RTT 50000
 #define PACE_PROBE_POLITE 1.04
 #define PACE_CRUISE_POLITE 0.98
+#define PACE_CRUISE_POLITE_LOSSY 0.94
 
 /* And what is given to stripes at once, which is a queue for a moment, is less, as long as there are so few stripes that to look at them costs little. */
 #define TICK_POLITE (GOVERN_TICK / 4)
-#define TICK_POLITE_STRIPES 24
+#define TICK_POLITE_STRIPES 48
 
 /* The part of what is sent more in probing that must show for the rate to have grown. */
 #define GROWN 0.375
 
-/* Seconds for which what wasn't used of the pace is kept. */
-#define PACE_KEPT 0.01
+/* Seconds for which what wasn't used of the pace is kept: looks come late on a busy machine, and the rate would sink by what wasn't sent. */
+#define PACE_KEPT 0.03
 
 /* A queue of this share of the shortest round trip is long, and only so many rounds count then. */
 #define QUEUE_LONG 0.25
 #define ROUNDS_LONG 3
 
-/* Startup is over when a round ends with a long queue; or, as in BBR, when the rate hasn't grown by a quarter in three. */
+/*
+ * Startup is over when the rate hasn't grown by a quarter in a round that ends with a long queue; or, as in BBR, in three. A queue alone says little: the
+ * first round trips are of few stripes, and may be of a bad moment.
+ */
 #define FLAT_ROUNDS 3
 
 /*
@@ -120,7 +127,12 @@ static double best_rate(const struct govern *govern)
 
 static struct govern_sample add_up(struct group *group)
 {
-	struct govern_sample sample = {.moved = group->moved, .stripes = group->stripe_count, .talk = engine_has_talk(group->engine)};
+	struct govern_sample sample = {
+		.moved = group->moved,
+		.stripes = group->stripe_count,
+		.talk = engine_has_talk(group->engine),
+		.lossy = repeat_loses_out(group->engine),
+	};
 	struct govern *govern = group->govern;
 	uint32_t rtt = UINT32_MAX, rtt_ever = UINT32_MAX;
 	struct stripe *stripe;
@@ -165,13 +177,24 @@ static void learn_rtt(struct govern *govern, const struct govern_sample *sample,
 
 static double probe(const struct govern *govern)
 {
-	return govern->polite ? PACE_PROBE_POLITE : PACE_PROBE;
+	double more = (govern->polite ? PACE_PROBE_POLITE : PACE_PROBE) - 1;
+
+	for (unsigned i = 1; i < govern->successes && more < PACE_PROBE_MAX - 1; i++)
+		more *= 2;
+	return 1 + (more < PACE_PROBE_MAX - 1 ? more : PACE_PROBE_MAX - 1);
+}
+
+static double cruise(const struct govern *govern)
+{
+	if (!govern->polite)
+		return PACE_CRUISE;
+	return govern->lossy ? PACE_CRUISE_POLITE_LOSSY : PACE_CRUISE_POLITE;
 }
 
 /* As a multiple of the rate. */
 static double pace(const struct govern *govern)
 {
-	double factor = (govern->polite ? PACE_CRUISE_POLITE : PACE_CRUISE) - queue(govern) / govern->rtt_min;
+	double factor = cruise(govern) - queue(govern) / govern->rtt_min;
 
 	if (govern->phase == 0)
 		return probe(govern);
@@ -200,6 +223,32 @@ static void judge_slowness(struct govern *govern, const struct govern_sample *sa
 		govern->free_until = now + FREE_TIME;
 }
 
+static void judge_probe(struct govern *govern, double rate, double before)
+{
+	bool grown = (govern->phase == 1 || govern->phase == 2) && rate > before * (1 + (probe(govern) - 1) * GROWN);
+
+	/* That's no error of measurement. */
+	if (grown)
+		govern->rates[(govern->round - 1) % GOVERN_ROUNDS] = rate;
+	if (grown && queue(govern) == 0.) {
+		govern->phase = 0;
+		govern->successes++;
+	} else if (grown || govern->phase == 2) {
+		govern->successes = 0;
+	}
+}
+
+static void judge_startup(struct govern *govern, double rate)
+{
+	if (govern->plateau == 0. || rate > govern->plateau * 1.25) {
+		govern->plateau = rate;
+		govern->flat = 0;
+	} else {
+		govern->flat++;
+	}
+	govern->startup = govern->flat < FLAT_ROUNDS && (govern->flat == 0 || !queue_is_long(govern));
+}
+
 static void end_round(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
 {
 	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
@@ -216,23 +265,11 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 		return;
 	govern->rates[++govern->round % GOVERN_ROUNDS] = rate;
 	govern->phase = (govern->phase + 1) % CYCLE;
-	if ((govern->phase == 1 || govern->phase == 2) && rate > before * (1 + (probe(govern) - 1) * GROWN)) {
-		/* That's no error of measurement. */
-		govern->rates[(govern->round - 1) % GOVERN_ROUNDS] = rate;
-		if (queue(govern) == 0.)
-			govern->phase = 0;
-	}
-	if (!govern->startup) {
+	judge_probe(govern, rate, before);
+	if (govern->startup)
+		judge_startup(govern, rate);
+	else
 		judge_slowness(govern, sample, now);
-		return;
-	}
-	if (rate > govern->plateau * 1.25) {
-		govern->plateau = rate;
-		govern->flat = 0;
-	} else {
-		govern->flat++;
-	}
-	govern->startup = govern->flat < FLAT_ROUNDS && !queue_is_long(govern);
 }
 
 static bool is_free(struct govern *govern, ev_tstamp now)
@@ -256,6 +293,7 @@ void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_
 		govern->looked_at = govern->round_at = govern->rtt_at = govern->limited_at = now;
 	learn_rtt(govern, sample, now);
 	govern->polite = sample->talk && govern->rtt_min >= POLITE_RTT;
+	govern->lossy = sample->lossy;
 	if (now - govern->round_at >= (govern->rtt_min > ROUND_MIN * 1e6 ? govern->rtt_min / 1e6 : ROUND_MIN))
 		end_round(govern, sample, now);
 	govern->free = is_free(govern, now);
@@ -314,7 +352,7 @@ void govern_begin(struct govern *govern, ev_tstamp now)
 		memset(govern->rates, 0, sizeof(govern->rates));
 		govern->startup = true;
 		govern->plateau = 0.;
-		govern->flat = govern->slow = 0;
+		govern->flat = govern->slow = govern->successes = 0;
 		govern->rtt = govern->rtt_min = 0;
 		govern->rtt_at = now;
 	}

@@ -22,6 +22,7 @@ struct govern {
 	bool free;		     /* nothing is bounded: the path is short, or crowded */
 	bool denied;		     /* the spread waits for a tick that brings room */
 	bool polite;		     /* no queue is wanted */
+	bool lossy;		     /* as in the last sample */
 	bool limited;		     /* in this round the stripes, or we, held the flow back */
 	ev_tstamp limited_at;	     /* when a round last ended in which that was so */
 	ev_tstamp used_at;	     /* when bytes were last given to stripes */
@@ -34,6 +35,7 @@ struct govern {
 	double rates[GOVERN_ROUNDS]; /* bytes a second, of the last rounds */
 	unsigned round;
 	unsigned phase;		     /* rounds since the last one that sent more than the rate */
+	unsigned successes;	     /* of those, in a row, that have found the rate grown */
 	double plateau;		     /* the rate that startup has last grown beyond */
 	unsigned flat;		     /* rounds since then */
 	unsigned slow;		     /* rounds in a row that ended with a long queue */
@@ -52,7 +54,8 @@ struct govern_sample {
 	uint32_t rtt;	   /* the shortest of the stripes' on which something was delivered since the last look; 0: none */
 	uint32_t rtt_ever; /* the shortest that the kernel knows; 0: unknown */
 	unsigned stripes;
-	bool talk; /* other flows have sent something for which somebody may wait */
+	bool talk;  /* other flows have sent something for which somebody may wait */
+	bool lossy; /* packets get lost on the way */
 };
 
 /* The rules, without stripes, loop and clock: begin, or begin again; learn from a look how much room there is; n bytes of it are used. */

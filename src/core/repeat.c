@@ -74,14 +74,14 @@ void repeat_learn(struct engine *engine, const struct sock_path *before, const s
 	      counts ? now->disordered - before->disordered : 0);
 }
 
-static bool loses_out(const struct engine *engine)
+bool repeat_loses_out(const struct engine *engine)
 {
 	return engine->repeated * LOSSY > engine->sent;
 }
 
 bool repeat_may_be_lossy(const struct engine *engine)
 {
-	return engine->sent + engine->received < LOSSY || loses_out(engine) || engine->disordered * DISORDERED > engine->received;
+	return engine->sent + engine->received < LOSSY || repeat_loses_out(engine) || engine->disordered * DISORDERED > engine->received;
 }
 
 bool repeat_wanted(const struct group *group, const struct stripe *stripe)
@@ -89,7 +89,7 @@ bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 	return !group->base && group->stripe_count > 1 && group->moved < REPEAT_YOUNG &&
 	       stripe->out.path.rtt_min >= STRIPE_RTT_SHORT &&
 	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX &&
-	       (group->engine->sent < LOSSY || loses_out(group->engine));
+	       (group->engine->sent < LOSSY || repeat_loses_out(group->engine));
 }
 
 static size_t memory(const struct repeat_piece *piece)

@@ -41,6 +41,9 @@ struct repeat {
 /* A stripe of the engine has come from one state of its path to another. */
 void repeat_learn(struct engine *engine, const struct sock_path *before, const struct sock_path *now);
 
+/* True if it's known that of late many packets were lost on the way out. */
+bool repeat_loses_out(const struct engine *engine);
+
 /* True if of late so many packets were lost, on the way out or in, that repeating is worthwhile; and as long as it isn't known. */
 bool repeat_may_be_lossy(const struct engine *engine);
 
