@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 #include "core/choose.h"
+#include "core/govern.h"
 
 /* A datagram is what the stripe will have sent in this time, within bounds. Microseconds, packets and bytes. */
 #define DATAGRAM_TIME 8000
@@ -92,14 +93,23 @@ static bool keeps_spares(const struct group *group)
 	return false;
 }
 
+/* The window lets the smallest of datagrams go, or all that it lets go is for one. */
+static bool has_window(const struct sock_path *path)
+{
+	return used(path) == 0 || room(path) >= DATAGRAM_PACKETS_MIN * path->mss;
+}
+
 struct stripe *choose_stripe(struct group *group)
 {
 	struct stripe *stripe, *best = NULL;
 	uint64_t arrival, earliest = UINT64_MAX;
-	bool spares_too = !keeps_spares(group);
+	bool spares_too = !keeps_spares(group), in_startup = govern_in_startup(group);
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		if (!stripe_can_take(stripe) || (stripe->out.spare && !spares_too))
+			continue;
+		/* What waits for a window waits a round trip, while those of other stripes open. */
+		if (in_startup && !has_window(&stripe->out.path))
 			continue;
 		arrival = choose_arrival(&stripe->out.path, SIZE_USUAL);
 		if (stripe->out.path.stalled)

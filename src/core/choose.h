@@ -6,7 +6,10 @@
 
 /* Which stripe the next datagram goes to, and how large it may be. */
 
-/* The stripe by which it's expected to arrive first, of those that aren't kept for copies; NULL if none can take data now. */
+/*
+ * The stripe by which it's expected to arrive first, of those that aren't kept for copies; NULL if none can take data now. As long as the flow's governed
+ * and in startup, it's one whose window lets it go.
+ */
 struct stripe *choose_stripe(struct group *group);
 
 /*

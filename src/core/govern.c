@@ -9,6 +9,9 @@
 /* A flow that has moved less than this isn't governed, and has no struct govern. Bytes. */
 #define GOVERN_AT (256 * 1024)
 
+/* A flow that has moved so much settles its stripes: BBR would let their first windows, and what these have grown to after a round trip, go slowly. */
+#define SETTLE_AT (512 * 1024)
+
 /* Seconds: the shortest round. */
 #define ROUND_MIN 0.025
 
@@ -142,7 +145,8 @@ static struct govern_sample add_up(struct group *group)
 		uint64_t before = out->path.delivered;
 
 		stripe_look(stripe, 0.);
-		stripe_settle(stripe);
+		if (group->moved >= SETTLE_AT)
+			stripe_settle(stripe);
 		/* What it delivered for another flow doesn't count. */
 		if (out->counted && out->path.delivered > before) {
 			govern->delivered_sum += out->path.delivered - before;
@@ -391,6 +395,13 @@ uint64_t govern_room(struct group *group)
 	}
 	group->govern->denied = room_left(group->govern) == 0;
 	return room_left(group->govern);
+}
+
+bool govern_in_startup(const struct group *group)
+{
+	const struct govern *govern = group->govern;
+
+	return govern != NULL && govern->on && govern->startup && !govern->free;
 }
 
 bool govern_is_bulk(const struct group *group)

@@ -69,6 +69,9 @@ void govern_stop(struct group *group);
 /* Bytes that may be given to stripes now; begins to govern a flow that has become bulk. */
 uint64_t govern_room(struct group *group);
 
+/* True if it governs the flow, which hasn't reached its speed: it looks at the stripes every few milliseconds. */
+bool govern_in_startup(const struct group *group);
+
 /* True if of late the flow had more to send than the stripes, or we, let it. */
 bool govern_is_bulk(const struct group *group);
 

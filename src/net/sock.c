@@ -18,6 +18,12 @@
 /* First receive buffer of a stripe: it must hold what arrives in a few round trips while the stripe waits for its serial. */
 #define STRIPE_RECEIVE_BUFFER (1 << 20)
 
+/*
+ * First send buffer, of which the kernel gives as much as net.core.wmem_max says: its own, of twice the first window, holds up what the window lets go
+ * once it has grown, for a round trip, since it's only enlarged when acknowledgements come (tcp_new_space() in net/ipv4/tcp_input.c).
+ */
+#define STRIPE_SEND_BUFFER (1 << 18)
+
 static int set_int(int fd, int level, int option, int value)
 {
 	return setsockopt(fd, level, option, &value, sizeof(value));
@@ -158,6 +164,20 @@ void sock_begin_congestion(int fd, const char *congestion)
 	sock_set_congestion(fd, strcmp(congestion, "bbr") == 0 ? "reno" : congestion);
 }
 
+/* SO_SNDBUF turns autotuning off; on again it can be turned since Linux 5.15. */
+static void enlarge_send_buffer(int fd)
+{
+	int bytes = 0;
+	socklen_t length = sizeof(bytes);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &length) < 0 || bytes >= STRIPE_SEND_BUFFER)
+		return;
+	if (set_int(fd, SOL_SOCKET, SO_BUF_LOCK, 0) < 0)
+		return;
+	set_int(fd, SOL_SOCKET, SO_SNDBUF, STRIPE_SEND_BUFFER);
+	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, 0);
+}
+
 void sock_tune_stripe(int fd, const char *congestion)
 {
 	sock_tune_local(fd);
@@ -170,6 +190,7 @@ void sock_tune_stripe(int fd, const char *congestion)
 	 */
 	set_int(fd, SOL_SOCKET, SO_RCVLOWAT, STRIPE_RECEIVE_BUFFER);
 	set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	enlarge_send_buffer(fd);
 }
 
 void sock_set_unsent(int fd, uint32_t bytes)

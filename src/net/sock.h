@@ -39,7 +39,7 @@ int sock_peer(int fd, union addr *a);
 /* Sets what the sockets towards client and server need: no delay, keep-alive. */
 void sock_tune_local(int fd);
 
-/* Sets what a stripe needs: no delay, keep-alive, a large first receive buffer, what sock_begin_congestion() sets. */
+/* Sets what a stripe needs: no delay, keep-alive, large first buffers, what sock_begin_congestion() sets. */
 void sock_tune_stripe(int fd, const char *congestion);
 
 /* Sets the algorithm, or what stripes that will have it begin with. Accepted sockets get that of the listener. Empty: leaves it as it is. */

@@ -194,6 +194,8 @@ START_TEST(test_tuning)
 	ck_assert_int_eq(get_int(fds[0], SOL_SOCKET, SO_KEEPALIVE), 1);
 	ck_assert_int_ge(get_int(fds[0], SOL_SOCKET, SO_RCVBUF), get_int(plain[1], SOL_SOCKET, SO_RCVBUF));
 	ck_assert_int_eq(get_int(fds[0], SOL_SOCKET, SO_RCVLOWAT), 1);
+	ck_assert_int_ge(get_int(fds[0], SOL_SOCKET, SO_SNDBUF), get_int(plain[0], SOL_SOCKET, SO_SNDBUF));
+	ck_assert_int_eq(get_int(fds[0], SOL_SOCKET, SO_BUF_LOCK), 0);
 	ck_assert_int_eq(getsockopt(fds[0], IPPROTO_TCP, TCP_CONGESTION, name, &length), 0);
 	ck_assert_str_eq(name, "reno");
 	sock_tune_stripe(fds[0], "");
