@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/choose.h"
+#include "core/govern.h"
 #include "core/group.h"
 #include "core/repeat.h"
 
@@ -211,10 +212,10 @@ static bool send_again(struct group *group, struct stripe *stripe, struct repeat
 	return group->repeat != NULL;
 }
 
-/* There may be more to send, for which no stripe has room. */
+/* There may be more to send, for which no stripe has room. While the flow finds its speed, it's windows that haven't: the path has room for copies. */
 static bool is_blocked(const struct group *group)
 {
-	return !group->spread.eof && !ev_is_active(&group->local_rd);
+	return !group->spread.eof && !ev_is_active(&group->local_rd) && !govern_in_startup(group);
 }
 
 static size_t sent_once(const struct repeat *repeat)
