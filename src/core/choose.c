@@ -93,10 +93,10 @@ static bool keeps_spares(const struct group *group)
 	return false;
 }
 
-/* The window lets the smallest of datagrams go, or all that it lets go is for one. */
+/* The window lets the smallest of datagrams go, or has nothing else to let go. */
 static bool has_window(const struct sock_path *path)
 {
-	return used(path) == 0 || room(path) >= DATAGRAM_PACKETS_MIN * path->mss;
+	return used(path) == 0 || room(path) >= DATAGRAM_PACKETS_MIN * clamp(path->mss, MSS_MIN, MSS_MAX);
 }
 
 struct stripe *choose_stripe(struct group *group)

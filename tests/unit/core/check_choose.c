@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 #include "core/choose.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/unit/core/pair.h"
@@ -154,7 +155,38 @@ START_TEST(test_sticky)
 }
 END_TEST
 
+/* While a governed flow finds its speed, no stripe gets what its window doesn't let go, but one that has nothing else. */
+START_TEST(test_startup)
+{
+	struct pair pair;
+	struct stripe **s;
+
+	pair_open_raw(&pair, 2, 0);
+	s = pair.a.stripes;
+	s[0]->out.path = s[1]->out.path = good;
+	s[1]->out.path.rtt = 400000;
+	s[0]->out.path.window = 10 * 1448;
+	s[0]->out.path.flying = 8 * 1448;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	pair.a.group->govern = calloc(1, sizeof(*pair.a.group->govern));
+	ck_assert_ptr_nonnull(pair.a.group->govern);
+	pair.a.group->govern->on = pair.a.group->govern->startup = true;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[1]);
+	s[0]->out.path.flying = 7 * 1448;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	s[0]->out.path.unsent = s[1]->out.path.flying = 1 << 20;
+	ck_assert_ptr_null(choose_stripe(pair.a.group));
+	s[0]->out.path = (struct sock_path){.rtt = 100000, .mss = UINT32_MAX, .window = 1448};
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	s[0]->out.path.flying = 1448;
+	ck_assert_ptr_null(choose_stripe(pair.a.group));
+	pair.a.group->govern->startup = false;
+	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
+	pair_close(&pair);
+}
+END_TEST
+
 int main(void)
 {
-	return RUN_TESTS("choose", test_size, test_unsent, test_small_window, test_arrival, test_stripe, test_sticky);
+	return RUN_TESTS("choose", test_size, test_unsent, test_small_window, test_arrival, test_stripe, test_sticky, test_startup);
 }

@@ -128,7 +128,10 @@ START_TEST(test_full_and_short)
 }
 END_TEST
 
-/* Where somebody talks the queue is shorter if the path is long, more so where packets get lost, and the path hardly less full; and it's noticed if that gets faster. */
+/*
+ * Where somebody talks the queue is shorter if the path is long, more so where packets get lost, and the path hardly less full. That it has got faster is
+ * noticed all the same.
+ */
 START_TEST(test_polite)
 {
 	struct path path;
