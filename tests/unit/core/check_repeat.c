@@ -412,6 +412,29 @@ START_TEST(test_copied_later)
 }
 END_TEST
 
+/* A flow that has more to send isn't at rest; but while it finds its speed it's windows that it waits for. */
+START_TEST(test_copied_while_waiting)
+{
+	struct pair pair;
+	struct group *group;
+
+	pair_open_raw(&pair, 2, _i);
+	group = pair.a.group;
+	pretend_loss(&pair, 100, 1);
+	ev_io_stop(pair.a.engine->loop, &group->local_rd);
+	keep(&pair, 0, 7, "copy", 4);
+	group->repeat->shortest = group->repeat->round_trip = 3600.; /* as above */
+	UNTIL(&pair, ev_now(pair.a.engine->loop) - group->repeat->kept_at > 0.02);
+	ck_assert(!at_rest(group));
+	group->govern = calloc(1, sizeof(*group->govern));
+	ck_assert_ptr_nonnull(group->govern);
+	group->govern->on = group->govern->startup = true;
+	UNTIL(&pair, counter_read(&pair.a.engine->counters.datagrams_repeated) == 1);
+	ck_assert_uint_eq(pair.a.stripes[1]->out.last, 7);
+	pair_close(&pair);
+}
+END_TEST
+
 /* A stripe that has carried copies only isn't missed: not when the flow has ended before the peer knows of it, nor when it's lost. */
 START_TEST(test_copies_bind_nobody)
 {
@@ -674,6 +697,7 @@ int main(void)
 		{test_no_spare_stripe, MODES_EXTENDED},
 		{test_kept_for_overdue, 1},
 		{test_copied_later, MODES_EXTENDED},
+		{test_copied_while_waiting, MODES_EXTENDED},
 		{test_copies_bind_nobody, MODES_EXTENDED},
 		{test_overdue, 2},
 		{test_not_sent, 1},
