@@ -178,8 +178,8 @@ struct stripe *choose_spare(struct group *group, uint32_t serial, uint32_t size,
 	uint64_t leaves, soonest = UINT64_MAX;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		/* To look at it may show that it's full. */
-		if (!may_repeat(stripe, serial, fresh_too) || !stripe_can_take(stripe) || spare_room(stripe) < size || !stripe_can_take(stripe))
+		/* Asked last: to look for the room may show that it's full. */
+		if (!may_repeat(stripe, serial, fresh_too) || spare_room(stripe) < size || !stripe_can_take(stripe))
 			continue;
 		leaves = leaves_in(stripe, size);
 		/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */

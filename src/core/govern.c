@@ -181,24 +181,24 @@ static void learn_rtt(struct govern *govern, const struct govern_sample *sample,
 
 static double probe(const struct govern *govern)
 {
-	double more = (govern->polite ? PACE_PROBE_POLITE : PACE_PROBE) - 1;
+	double factor = govern->polite ? PACE_PROBE_POLITE : PACE_PROBE;
 
-	for (unsigned i = 1; i < govern->successes && more < PACE_PROBE_MAX - 1; i++)
-		more *= 2;
-	return 1 + (more < PACE_PROBE_MAX - 1 ? more : PACE_PROBE_MAX - 1);
+	for (unsigned i = 1; i < govern->successes && factor < PACE_PROBE_MAX; i++)
+		factor += factor - 1;
+	return factor < PACE_PROBE_MAX ? factor : PACE_PROBE_MAX;
 }
 
-static double cruise(const struct govern *govern)
+static double cruise(const struct govern *govern, bool lossy)
 {
 	if (!govern->polite)
 		return PACE_CRUISE;
-	return govern->lossy ? PACE_CRUISE_POLITE_LOSSY : PACE_CRUISE_POLITE;
+	return lossy ? PACE_CRUISE_POLITE_LOSSY : PACE_CRUISE_POLITE;
 }
 
 /* As a multiple of the rate. */
-static double pace(const struct govern *govern)
+static double pace(const struct govern *govern, bool lossy)
 {
-	double factor = cruise(govern) - queue(govern) / govern->rtt_min;
+	double factor = cruise(govern, lossy) - queue(govern) / govern->rtt_min;
 
 	if (govern->phase == 0)
 		return probe(govern);
@@ -297,11 +297,10 @@ void govern_learn(struct govern *govern, const struct govern_sample *sample, ev_
 		govern->looked_at = govern->round_at = govern->rtt_at = govern->limited_at = now;
 	learn_rtt(govern, sample, now);
 	govern->polite = sample->talk && govern->rtt_min >= POLITE_RTT;
-	govern->lossy = sample->lossy;
 	if (now - govern->round_at >= (govern->rtt_min > ROUND_MIN * 1e6 ? govern->rtt_min / 1e6 : ROUND_MIN))
 		end_round(govern, sample, now);
 	govern->free = is_free(govern, now);
-	rate = govern->free ? 0. : best_rate(govern) * pace(govern);
+	rate = govern->free ? 0. : best_rate(govern) * pace(govern, sample->lossy);
 	govern->paced += rate * (now - govern->looked_at);
 	if (govern->paced > rate * PACE_KEPT || govern->free)
 		govern->paced = rate * PACE_KEPT;

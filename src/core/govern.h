@@ -22,7 +22,6 @@ struct govern {
 	bool free;		     /* nothing is bounded: the path is short, or crowded */
 	bool denied;		     /* the spread waits for a tick that brings room */
 	bool polite;		     /* no queue is wanted */
-	bool lossy;		     /* as in the last sample */
 	bool limited;		     /* in this round the stripes, or we, held the flow back */
 	ev_tstamp limited_at;	     /* when a round last ended in which that was so */
 	ev_tstamp used_at;	     /* when bytes were last given to stripes */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 #include "core/choose.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/unit/core/pair.h"
@@ -168,9 +167,7 @@ START_TEST(test_startup)
 	s[0]->out.path.window = 10 * 1448;
 	s[0]->out.path.flying = 8 * 1448;
 	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);
-	pair.a.group->govern = calloc(1, sizeof(*pair.a.group->govern));
-	ck_assert_ptr_nonnull(pair.a.group->govern);
-	pair.a.group->govern->on = pair.a.group->govern->startup = true;
+	pair_begin_startup(&pair);
 	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[1]);
 	s[0]->out.path.flying = 7 * 1448;
 	ck_assert_ptr_eq(choose_stripe(pair.a.group), s[0]);

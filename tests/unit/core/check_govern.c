@@ -154,7 +154,7 @@ START_TEST(test_polite)
 		ck_assert_double_lt(path.queued, queued);
 	path.rate *= 1.5;
 	run(&path, 30 * rtts[_i] + 1.);
-	ck_assert_double_gt(run(&path, 20 * rtts[_i]), 0.92);
+	ck_assert_double_gt(run(&path, 20 * rtts[_i]), 0.93);
 }
 END_TEST
 

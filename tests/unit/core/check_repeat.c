@@ -391,23 +391,36 @@ START_TEST(test_kept_for_overdue)
 }
 END_TEST
 
+/* Keeps a datagram that isn't known to have arrived, nor forgotten, till the end of the test. */
+static struct repeat *keep_for_good(struct pair *pair)
+{
+	struct repeat *repeat;
+
+	pretend_loss(pair, 100, 1);
+	keep(pair, 0, 7, "copy", 4);
+	repeat = pair->a.group->repeat;
+	repeat->shortest = repeat->round_trip = 3600.;
+	return repeat;
+}
+
+static void expect_copy(struct pair *pair)
+{
+	UNTIL(pair, counter_read(&pair->a.engine->counters.datagrams_repeated) == 1);
+	ck_assert_uint_eq(pair->a.stripes[1]->out.last, 7);
+}
+
 /* A copy that no socket takes when the flow comes to rest goes out when one does. */
 START_TEST(test_copied_later)
 {
 	struct pair pair;
-	struct group *group;
 
 	pair_open_raw(&pair, 2, _i);
-	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
+	keep_for_good(&pair);
 	pair.a.stripes[1]->out.writable = false;
-	keep(&pair, 0, 7, "copy", 4);
-	group->repeat->shortest = group->repeat->round_trip = 3600.; /* not known to have arrived, nor forgotten, till the end of the test */
-	UNTIL(&pair, at_rest(group));
+	UNTIL(&pair, at_rest(pair.a.group));
 	ck_assert_uint_eq(counter_read(&pair.a.engine->counters.datagrams_repeated), 0);
 	pair.a.stripes[1]->out.writable = true;
-	UNTIL(&pair, counter_read(&pair.a.engine->counters.datagrams_repeated) == 1);
-	ck_assert_uint_eq(pair.a.stripes[1]->out.last, 7);
+	expect_copy(&pair);
 	pair_close(&pair);
 }
 END_TEST
@@ -415,22 +428,16 @@ END_TEST
 /* A flow that has more to send isn't at rest; but while it finds its speed it's windows that it waits for. */
 START_TEST(test_copied_while_waiting)
 {
+	struct repeat *repeat;
 	struct pair pair;
-	struct group *group;
 
 	pair_open_raw(&pair, 2, _i);
-	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
-	ev_io_stop(pair.a.engine->loop, &group->local_rd);
-	keep(&pair, 0, 7, "copy", 4);
-	group->repeat->shortest = group->repeat->round_trip = 3600.; /* as above */
-	UNTIL(&pair, ev_now(pair.a.engine->loop) - group->repeat->kept_at > 0.02);
-	ck_assert(!at_rest(group));
-	group->govern = calloc(1, sizeof(*group->govern));
-	ck_assert_ptr_nonnull(group->govern);
-	group->govern->on = group->govern->startup = true;
-	UNTIL(&pair, counter_read(&pair.a.engine->counters.datagrams_repeated) == 1);
-	ck_assert_uint_eq(pair.a.stripes[1]->out.last, 7);
+	repeat = keep_for_good(&pair);
+	ev_io_stop(pair.a.engine->loop, &pair.a.group->local_rd);
+	UNTIL(&pair, ev_now(pair.a.engine->loop) - repeat->kept_at > 0.02);
+	ck_assert(!at_rest(pair.a.group));
+	pair_begin_startup(&pair);
+	expect_copy(&pair);
 	pair_close(&pair);
 }
 END_TEST

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -215,6 +216,15 @@ void pair_settle(struct pair *pair)
 {
 	for (unsigned i = 0; i < SETTLE_TURNS; i++)
 		pair_turn(pair);
+}
+
+void pair_begin_startup(struct pair *pair)
+{
+	struct govern *govern = calloc(1, sizeof(*govern));
+
+	ck_assert_ptr_nonnull(govern);
+	govern->on = govern->startup = true;
+	pair->a.group->govern = govern;
 }
 
 static void close_end(struct pair *pair, struct end *end)
