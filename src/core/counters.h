@@ -24,6 +24,7 @@
 	X(stripes_failed, "stripes that could not be connected or greeted") \
 	X(stripes_lost, "stripes that ended while a flow used them") \
 	X(stripes_reused, "times a stripe went from one flow to the next") \
+	X(stripes_worn, "stripes given up since losses had made them slow") \
 	X(greetings_refused, "greetings with a wrong or unknown key, or malformed") \
 	X(conntrack_missing, "captured flows that conntrack has no entry for") \
 	X(conntrack_failed, "conntrack questions that failed or timed out") \

@@ -17,6 +17,9 @@
 #define MAX_PIPES 64
 #define MAX_BUFFERS 1024
 
+/* Flows. */
+#define CROWD 16
+
 /* Milliseconds for which a flow that said something is taken for talking. */
 #define TALK_TIME 500
 
@@ -72,6 +75,11 @@ bool engine_has_talk(const struct engine *engine)
 
 	/* Another worker's loop may be a little ahead. */
 	return (at > now ? at - now : now - at) < TALK_TIME;
+}
+
+bool engine_is_crowded(const struct engine *engine)
+{
+	return counter_read(&engine->counters.flows_now) > CROWD;
 }
 
 static int resolve_congestion(struct engine_settings *settings)

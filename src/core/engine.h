@@ -60,6 +60,9 @@ struct engine *engine_new(const struct engine_settings *settings);
 void engine_note_talk(struct engine *engine);
 bool engine_has_talk(const struct engine *engine);
 
+/* It has so many flows that one of them can always use what capacity is left, and that their first windows together can overflow the queue. */
+bool engine_is_crowded(const struct engine *engine);
+
 /* Frees what begins with the grave, made by malloc(), before the loop next waits. */
 void engine_bury(struct engine *engine, struct grave *grave);
 

@@ -145,8 +145,10 @@ static struct govern_sample add_up(struct group *group)
 		uint64_t before = out->path.delivered;
 
 		stripe_look(stripe, 0.);
-		if (group->moved >= SETTLE_AT)
+		if (group->moved >= SETTLE_AT) {
 			stripe_settle(stripe);
+			out->governed = true;
+		}
 		/* What it delivered for another flow doesn't count. */
 		if (out->counted && out->path.delivered > before) {
 			govern->delivered_sum += out->path.delivered - before;

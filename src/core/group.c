@@ -12,9 +12,6 @@
 /* How often to look whether the local socket has acknowledged all that comes before a reset. No event tells. Seconds. */
 #define ACKNOWLEDGED_POLL 0.002
 
-/* From so many flows on stripes don't begin with Reno: their first windows together would overflow the queue, and Reno would be long in recovering. */
-#define FLOWS_CROWD 16
-
 /* Seconds for which it's known how far away the peer is. */
 #define PATH_AGE_CROWD 60.
 
@@ -116,7 +113,8 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
 	stripe->out.spare = group->stripe_count % REPEAT_SPARE == 0;
-	if (counter_read(&group->engine->counters.flows_now) > FLOWS_CROWD) {
+	/* Reno would be long in recovering from what their first windows lose. */
+	if (engine_is_crowded(group->engine)) {
 		stripe_look(stripe, PATH_AGE_CROWD);
 		stripe_settle(stripe);
 	}

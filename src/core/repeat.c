@@ -23,9 +23,6 @@
 /* Packets after which what was before them counts half. */
 #define PACKETS_LATE 4096
 
-/* Among more flows there's always one that could use the capacity. */
-#define FLOWS_MAX 16
-
 /* A datagram that nothing says has arrived is overdue after this multiple of the round trip, if for so many seconds nothing else arrived either. */
 #define OVERDUE 1.25
 #define QUIET 0.02
@@ -89,7 +86,7 @@ bool repeat_wanted(const struct group *group, const struct stripe *stripe)
 {
 	return !group->base && group->stripe_count > 1 && group->moved < REPEAT_YOUNG &&
 	       stripe->out.path.rtt_min >= STRIPE_RTT_SHORT &&
-	       counter_read(&group->engine->counters.flows_now) <= FLOWS_MAX &&
+	       !engine_is_crowded(group->engine) &&
 	       (group->engine->sent < LOSSY || repeat_loses_out(group->engine));
 }
 

@@ -12,6 +12,9 @@
 /* What the queue of controls keeps free of Pongs, so that a peer that only pings can't crowd out the rest. */
 #define CONTROL_QUEUE_RESERVE 128
 
+/* Seconds for which its path is believed to be as it was when it leaves a flow. */
+#define WORN_AGE 0.02
+
 /* Counts the stripe in, or out, by its state. */
 static void count_state(struct stripe *stripe, int change)
 {
@@ -366,6 +369,12 @@ static void send_detach(struct stripe *stripe)
 	if (stripe->detach_sent)
 		return;
 	stripe->detach_sent = true;
+	if (stripe->out.last != 0)
+		stripe_look(stripe, WORN_AGE);
+	if (stripe->out.last != 0 && stripe_is_worn(stripe)) {
+		stripe->worn = true;
+		stripe_send(stripe, &(struct control){.type = CONTROL_WORN});
+	}
 	stripe_send(stripe, &(struct control){.type = CONTROL_DETACH});
 }
 

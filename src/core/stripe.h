@@ -81,6 +81,7 @@ struct stripe_out {
 	bool carried;  /* data of this flow has gone out on it, and not only copies */
 	bool spare;    /* kept for copies while it repeats datagrams: see repeat.h */
 	bool settled;  /* uses the congestion control that was asked for */
+	bool governed; /* a flow that moved much has found out what its path carries */
 	bool counted;  /* path.delivered is of this flow's time */
 	uint32_t last; /* the last data serial of this flow, 0 before the first */
 	uint32_t given;	/* bytes that the socket has taken, modulo 2^32 */
@@ -108,6 +109,7 @@ struct stripe {
 	bool base;
 	bool closed;
 	bool detach_sent, detach_received;
+	bool worn; /* too slow for another flow, as one of the ends has found when it left one */
 	ev_io rd, wr;
 	ev_timer leave_timer;
 	ev_timer again; /* reads on when others had their turn */
@@ -172,6 +174,12 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age);
 
 /* From now on it uses the congestion control that was asked for, not what it began with; but on a short path only if its window is small. */
 void stripe_settle(struct stripe *stripe);
+
+/*
+ * True if, when last looked, it would have been slower than a new stripe in the beginning of a flow: losses have made its window small, and it wasn't a
+ * queue that overflowed.
+ */
+bool stripe_is_worn(const struct stripe *stripe);
 
 /* Says that it leaves its group while the group goes on. */
 void stripe_detach(struct stripe *stripe);

@@ -59,6 +59,18 @@ void stripe_settle(struct stripe *stripe)
 	sock_set_congestion(stripe->fd, stripe->engine->settings.congestion);
 }
 
+bool stripe_is_worn(const struct stripe *stripe)
+{
+	const struct stripe_out *out = &stripe->out;
+	const struct sock_path *path = &out->path;
+	/* What BBR has it lets go packet by packet. */
+	uint32_t good = (out->settled ? 2 : 1) * WINDOW_FIRST * path->mss;
+
+	if (out->governed || path->rtt_min < STRIPE_RTT_SHORT || engine_is_crowded(stripe->engine))
+		return false;
+	return path->window < good && path->rtt <= path->rtt_min + path->rtt_min / 4;
+}
+
 void stripe_look_back(struct stripe *stripe)
 {
 	struct stripe_out *out = &stripe->out;

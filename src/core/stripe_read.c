@@ -38,6 +38,9 @@ static bool take_control(struct stripe *stripe, const struct control *control)
 	}
 	case CONTROL_PONG:
 		return true;
+	case CONTROL_WORN:
+		stripe->worn = true;
+		return true;
 	case CONTROL_DETACH:
 		return stripe_take_detach(stripe);
 	case CONTROL_FIN:

@@ -311,7 +311,10 @@ static void on_idle(struct stripe *stripe)
 
 	/* For repeat_may_be_lossy(): of what came nothing else tells. */
 	stripe_look(stripe, IDLE_AGE);
-	supply_put(proxy->supply, stripe);
+	if (stripe->worn)
+		supply_replace(proxy->supply, stripe);
+	else
+		supply_put(proxy->supply, stripe);
 	proxy_check_drained(proxy);
 }
 

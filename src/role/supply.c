@@ -172,6 +172,13 @@ void supply_put(struct supply *supply, struct stripe *stripe)
 	}
 }
 
+void supply_replace(struct supply *supply, struct stripe *stripe)
+{
+	counter_add(&supply->engine->counters.stripes_worn, 1);
+	stripe_drop(stripe, true);
+	cover(supply);
+}
+
 void supply_forget(struct supply *supply, struct stripe *stripe)
 {
 	if (stripe->role_time != 0.)

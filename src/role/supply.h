@@ -55,8 +55,9 @@ void supply_lower(struct supply *supply, struct supply_wish *wish, unsigned n);
 /* Closes the idle stripes. */
 void supply_drop_idle(struct supply *supply);
 
-/* A stripe has become idle. */
+/* A stripe has become idle. Or: it has, and is of no more use; it's closed, and another is dialled if the pool needs it. */
 void supply_put(struct supply *supply, struct stripe *stripe);
+void supply_replace(struct supply *supply, struct stripe *stripe);
 
 /* A stripe is closed. */
 void supply_forget(struct supply *supply, struct stripe *stripe);

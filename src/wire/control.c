@@ -27,6 +27,7 @@ static const struct {
 	[CONTROL_DETACH] = { "Detach", 0 },
 	[CONTROL_PING] = { "Ping", PING_SIZE },
 	[CONTROL_PONG] = { "Pong", PING_SIZE },
+	[CONTROL_WORN] = { "Worn", 0 },
 };
 #define TYPE_COUNT (sizeof(types) / sizeof(types[0]))
 
@@ -119,8 +120,23 @@ static void body_encode(uint8_t *body, const struct control *c)
 		break;
 	case CONTROL_CONNECTED:
 	case CONTROL_DETACH:
+	case CONTROL_WORN:
 		break;
 	}
+}
+
+/* Types from the first optional one on are numbered anew on the wire. */
+static uint16_t type_encode(enum control_type type)
+{
+	return type < CONTROL_WORN ? type : CONTROL_OPTIONAL + 1 + (type - CONTROL_WORN);
+}
+
+/* 0, or TYPE_COUNT and more, for what isn't known. */
+static unsigned type_decode(uint16_t type)
+{
+	if (type & CONTROL_OPTIONAL)
+		return type == CONTROL_OPTIONAL ? 0 : CONTROL_WORN + (type - CONTROL_OPTIONAL - 1);
+	return type < CONTROL_WORN ? type : 0;
 }
 
 size_t control_encode(uint8_t out[DATAGRAM_HEADER + CONTROL_MAX], const struct control *c)
@@ -129,7 +145,7 @@ size_t control_encode(uint8_t out[DATAGRAM_HEADER + CONTROL_MAX], const struct c
 	uint8_t *payload = out + DATAGRAM_HEADER;
 
 	datagram_encode(out, SERIAL_CONTROL, size);
-	put_u16(payload, c->type);
+	put_u16(payload, type_encode(c->type));
 	put_u16(payload + 2, 0);
 	body_encode(payload + PREFIX, c);
 	return DATAGRAM_HEADER + size;
@@ -168,6 +184,7 @@ static int body_decode(struct control *c, const uint8_t *body)
 		break;
 	case CONTROL_CONNECTED:
 	case CONTROL_DETACH:
+	case CONTROL_WORN:
 		break;
 	}
 	return 0;
@@ -176,14 +193,14 @@ static int body_decode(struct control *c, const uint8_t *body)
 enum control_verdict control_decode(struct control *c, const uint8_t *payload, size_t size)
 {
 	struct control decoded = { 0 };
-	uint16_t type;
+	unsigned type;
 
 	if (size < CONTROL_MIN || size > CONTROL_MAX)
 		return CONTROL_BAD;
-	type = get_u16(payload);
-	if (type & CONTROL_OPTIONAL)
-		return CONTROL_SKIP;
-	if (type == 0 || type >= TYPE_COUNT || size != PREFIX + types[type].body)
+	type = type_decode(get_u16(payload));
+	if (type == 0 || type >= TYPE_COUNT)
+		return get_u16(payload) & CONTROL_OPTIONAL ? CONTROL_SKIP : CONTROL_BAD;
+	if (size != PREFIX + types[type].body)
 		return CONTROL_BAD;
 	decoded.type = type;
 	if (body_decode(&decoded, payload + PREFIX) < 0)

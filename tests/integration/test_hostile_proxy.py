@@ -256,7 +256,7 @@ def test_cut_short_on_an_idle_stripe(scene, cut):
 
 
 @pytest.mark.parametrize('message', [
-    x.control(0x8000), x.control(0x8001, b'from a later version'), x.control(0xffff, bytes(124))],
+    x.control(0x8000), x.control(0x8002, b'from a later version'), x.control(0xffff, bytes(124))],
     ids=['empty', 'some', 'largest'])
 def test_unknown_optional_is_skipped(scene, message):
     stripe = scene.proxy.dial()

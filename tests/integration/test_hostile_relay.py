@@ -303,7 +303,7 @@ def test_open_is_lost_and_no_stripe_comes(scene):
 def test_unknown_optional_is_skipped(scene):
     client, group = scene.open()
     for stripe in group.stripes:
-        stripe.send(x.control(0x8001, b'from a later version'), x.control(0xffff, bytes(124)))
+        stripe.send(x.control(0x8002, b'from a later version'), x.control(0xffff, bytes(124)))
     group.send(b'goes on')
     check_same(receive_exactly(client, 7), b'goes on')
     client.close()

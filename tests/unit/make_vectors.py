@@ -99,11 +99,12 @@ def control_datagrams():
     section("detach", verdict="ok", type=8, bytes=control(8))
     section("ping", verdict="ok", type=9, ping=b"8 bytes!", bytes=control(9, b"8 bytes!"))
     section("pong", verdict="ok", type=10, ping=b"8 bytes!", bytes=control(10, b"8 bytes!"))
+    section("worn", verdict="ok", type=0x8001, bytes=control(0x8001))
 
 
 def unusual_control_datagrams():
     good = endpoint("203.0.113.80", 443)
-    section("unknown-optional", verdict="skip", type=0x8001, bytes=control(0x8001, b"from a later version"))
+    section("unknown-optional", verdict="skip", type=0x8002, bytes=control(0x8002, b"from a later version"))
     section("unknown-optional-largest", verdict="skip", type=0xFFFF, bytes=control(0xFFFF, bytes(124)))
     section("unknown-mandatory", verdict="bad", type=11, bytes=control(11))
     section("type-zero", verdict="bad", type=0, bytes=control(0))

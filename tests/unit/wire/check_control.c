@@ -14,8 +14,10 @@
 
 static void fill_from(struct control *c, const struct vector *v)
 {
+	uint32_t type = vector_number(v, "type");
+
 	memset(c, 0, sizeof(*c));
-	c->type = vector_number(v, "type");
+	c->type = type == 0x8001 ? CONTROL_WORN : type;
 	switch (c->type) {
 	case CONTROL_OPEN:
 		vector_exactly(v, "token", c->open.token, TOKEN_SIZE);
@@ -45,6 +47,7 @@ static void fill_from(struct control *c, const struct vector *v)
 		break;
 	case CONTROL_CONNECTED:
 	case CONTROL_DETACH:
+	case CONTROL_WORN:
 		break;
 	}
 }
@@ -81,6 +84,7 @@ static void assert_same(const struct control *a, const struct control *b)
 		break;
 	case CONTROL_CONNECTED:
 	case CONTROL_DETACH:
+	case CONTROL_WORN:
 		break;
 	}
 }
@@ -99,7 +103,7 @@ static enum control_verdict decode(struct control *c, const uint8_t *payload, si
 
 START_TEST(test_vectors)
 {
-	unsigned seen[CONTROL_PONG + 1] = { 0 };
+	unsigned seen[CONTROL_WORN + 1] = { 0 };
 	unsigned skipped = 0, refused = 0;
 
 	for (const struct vector *v = vector_first(); v; v = vector_next(v)) {
@@ -132,7 +136,7 @@ START_TEST(test_vectors)
 		ck_assert_mem_eq(out, bytes, size);
 		seen[c.type]++;
 	}
-	for (int type = CONTROL_OPEN; type <= CONTROL_PONG; type++)
+	for (int type = CONTROL_OPEN; type <= CONTROL_WORN; type++)
 		ck_assert_uint_gt(seen[type], 0);
 	ck_assert_uint_gt(skipped, 0);
 	ck_assert_uint_gt(refused, 0);
@@ -169,7 +173,7 @@ START_TEST(test_size_limits_of_optional)
 		{ 4, CONTROL_SKIP },  { 127, CONTROL_SKIP }, { 128, CONTROL_SKIP },
 		{ 129, CONTROL_BAD }, { 256, CONTROL_BAD },
 	};
-	const uint8_t payload[256] = { 0x80, 0x01 };
+	const uint8_t payload[256] = { 0x80, 0x02 };
 	struct control c;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
@@ -185,10 +189,10 @@ START_TEST(test_types)
 	for (unsigned type = 0; type <= 0xffff; type++) {
 		enum control_verdict wanted = CONTROL_BAD;
 
-		if (type & CONTROL_OPTIONAL)
-			wanted = CONTROL_SKIP;
-		else if (type == CONTROL_CONNECTED || type == CONTROL_DETACH)
+		if (type == CONTROL_CONNECTED || type == CONTROL_DETACH || type == 0x8001)
 			wanted = CONTROL_OK;
+		else if (type & CONTROL_OPTIONAL)
+			wanted = CONTROL_SKIP;
 		payload[0] = type >> 8;
 		payload[1] = type;
 		ck_assert_int_eq(control_decode(&c, payload, sizeof(payload)), wanted);
@@ -329,7 +333,7 @@ START_TEST(test_unchanged_unless_ok)
 	payload[CLIENT] = 5;
 	ck_assert_int_eq(decode(&c, payload, size), CONTROL_BAD);
 	ck_assert_mem_eq(&c, &before, sizeof(c));
-	payload[0] = 0x80;
+	payload[0] = 0xff;
 	ck_assert_int_eq(decode(&c, payload, size), CONTROL_SKIP);
 	ck_assert_mem_eq(&c, &before, sizeof(c));
 }
@@ -343,11 +347,11 @@ START_TEST(test_names)
 	ck_assert_str_eq(reason_text(REASON_TIMED_OUT), "timed out");
 	ck_assert_str_eq(reason_text(REASON_COUNT), "unknown");
 	ck_assert_str_eq(reason_text((enum reason) - 1), "unknown");
-	for (int i = CONTROL_OPEN; i <= CONTROL_PONG; i++)
+	for (int i = CONTROL_OPEN; i <= CONTROL_WORN; i++)
 		ck_assert_str_ne(control_name(i), "unknown");
 	ck_assert_str_eq(control_name(CONTROL_OPEN), "Open");
 	ck_assert_str_eq(control_name(0), "unknown");
-	ck_assert_str_eq(control_name(CONTROL_PONG + 1), "unknown");
+	ck_assert_str_eq(control_name(CONTROL_WORN + 1), "unknown");
 	ck_assert_str_eq(control_name((enum control_type) - 1), "unknown");
 }
 END_TEST
