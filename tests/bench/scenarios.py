@@ -134,12 +134,13 @@ def fairness(link, seconds=20, **more):
                     **more)
 
 
-def objects(link, size, flows=1, up=False, rounds=None, limit=60, **more):
+def objects(link, size, flows=1, up=False, rounds=None, limit=60, often=False, **more):
     """Rounds one after the other; in each, `flows` clients get an object at the same time."""
+    rounds = 60 if often else rounds
     rounds = rounds or (6 if size * flows <= 1000000 else 2 if size * flows <= 10000000 else 1)
     options = {'size': size, 'flows': flows, 'up': up, 'rounds': rounds, 'limit': limit}
     ideal = link.rtt / 200 + size * flows * 8 / link.limit / 1e6
-    name = f'object-{_size(size)}-x{flows}-{link}-{"up" if up else "down"}'
+    name = f'object-{_size(size)}-x{flows}-{link}-{"up" if up else "down"}' + '-often' * often
     return Scenario(name, 'objects', link, OBJECTS, options, rounds * min(limit, 2 * ideal + 0.5),
                     **more)
 
@@ -192,6 +193,8 @@ def full():
     result += _objects(Link(loss=0)) + _objects(Link(loss=1))
     result += [objects(Link(rtt=200, loss=loss), 1000000, rounds=12, variants=FEW)
                for loss in (0, 1)]
+    result += [objects(Link(loss=1), size, up=up, often=True, variants=FEW)
+               for size in (10000, 100000) for up in (False, True)]
     result += [first_byte(Link(rtt=rtt), variants=FEW) for rtt in (30, 100, 300, 600)]
     result += [first_byte(Link(loss=1), variants=FEW), interactive(Link(), flows=0, variants=FEW)]
     result += [interactive(link, variants=FEW) for link in (Link(), Link(loss=1), Link(10, 30))]

@@ -22,6 +22,7 @@ EXTENSION = 0xffff0001
 VERSION = 1
 LARGEST_DATAGRAM = 1 << 20
 OPEN, JOIN, NUMBER, CONNECTED, FAILED, FIN, RESET, DETACH, PING, PONG = range(1, 11)
+OPTIONAL = 0x8000
 (NONE, REFUSED, UNREACHABLE, TIMED_OUT, FORBIDDEN, NO_SUCH_GROUP, OVERLOADED, INTERNAL, WAS_RESET,
  PROTOCOL, STRIPE_LOST, SHUTDOWN) = range(12)
 NO_KEY = (bytes(8), bytes(32))  # (id, secret)
@@ -263,7 +264,7 @@ class Group:
             self.connected = True
         elif message.kind == DETACH:
             self.detached.add(stripe)
-        else:
+        elif not message.kind & OPTIONAL:
             raise Broken(f'{message!r} in a group')
 
     def _take_number(self, value, reason):

@@ -91,6 +91,24 @@ def test_short_flows_over_a_bad_link(make_gateway, mode, lab, listener, sockets)
         server.close()
 
 
+@pytest.mark.parametrize('from_client', [True, False], ids=['up', 'down'])
+def test_worn_stripes_are_replaced(make_gateway, lab, from_client, listener, sockets):
+    """Whichever end it is that has lost something, and whose window is small since."""
+    lab.set(rate='100mbit', delay='50ms', loss='3%')
+    gateway = make_gateway()
+    deadline = time.monotonic() + PATIENCE
+    while gateway.proxy.counter('stripes_worn') < 3:
+        assert time.monotonic() < deadline, 'hardly one was replaced'
+        client, server = sockets(*gateway.pair(listener))
+        sender, receiver = (client, server) if from_client else (server, client)
+        sender.sendall(noise(100_000))
+        check_same(receive_exactly(receiver, 100_000), noise(100_000))
+        client.close()
+        server.close()
+    gateway.proxy.wait_counter('flows_now', 0)
+    gateway.proxy.wait_counter('flows_reset', 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('mode, stripes', [('splice', 64), ('copy', 8)])
 def test_blackhole(make_gateway, lab, mode, stripes, listener, sockets):

@@ -355,6 +355,75 @@ START_TEST(test_settle)
 }
 END_TEST
 
+START_TEST(test_is_worn)
+{
+	static const struct {
+		uint32_t window; /* packets */
+		bool settled, governed;
+		uint32_t rtt, rtt_min;
+		bool worn;
+	} rows[] = {
+		{9, false, false, 100000, 100000, true},
+		{10, false, false, 100000, 100000, false},
+		{19, true, false, 125000, 100000, true},
+		{20, true, false, 100000, 100000, false},
+		/* A queue has grown: what was lost may be what was too much. */
+		{9, false, false, 125001, 100000, false},
+		{19, true, true, 100000, 100000, false},
+		/* A round trip matters little. */
+		{5, true, false, 4999, 4999, false},
+	};
+	struct pair pair;
+	struct stripe *stripe;
+
+	pair_open_raw(&pair, 1, 0);
+	stripe = pair.a.stripes[0];
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		stripe->out.path = (struct sock_path){.mss = 1448, .window = rows[i].window * 1448,
+						      .rtt = rows[i].rtt, .rtt_min = rows[i].rtt_min};
+		stripe->out.settled = rows[i].settled;
+		stripe->out.governed = rows[i].governed;
+		ck_assert_msg(stripe_is_worn(stripe) == rows[i].worn, "row %zu", i);
+	}
+	/* Among many flows each has small windows. */
+	stripe->out.path.rtt_min = stripe->out.path.rtt = 100000;
+	ck_assert(stripe_is_worn(stripe));
+	counter_add(&pair.a.engine->counters.flows_now, 16);
+	ck_assert(!stripe_is_worn(stripe));
+	counter_sub(&pair.a.engine->counters.flows_now, 16);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Said before Detach, where data was sent; and heard. */
+START_TEST(test_worn)
+{
+	const struct control worn = {.type = CONTROL_WORN};
+	struct pair pair;
+
+	pair_open_raw(&pair, 3, _i);
+	local_write(&pair.a, "data");
+	UNTIL(&pair, pair.a.stripes[0]->out.last == 1 || pair.a.stripes[1]->out.last == 1 || pair.a.stripes[2]->out.last == 1);
+	for (unsigned i = 0; i < 3; i++) {
+		struct stripe *stripe = pair.a.stripes[i];
+		bool used = stripe->out.last != 0;
+
+		stripe->out.path = (struct sock_path){.mss = 1448, .window = 1448, .rtt = 100000, .rtt_min = 100000};
+		stripe->out.path_at = ev_now(pair.a.engine->loop);
+		stripe_detach(stripe);
+		ck_assert(stripe->worn == used);
+		if (used)
+			raw_expect(&pair, i, CONTROL_WORN);
+		raw_expect(&pair, i, CONTROL_DETACH);
+	}
+	raw_control(&pair, 0, &worn);
+	raw_control(&pair, 0, &detach);
+	UNTIL(&pair, pair.a.idle == 1);
+	ck_assert(pair.a.stripes[0]->worn);
+	pair_close(&pair);
+}
+END_TEST
+
 /* The client reads what was delivered, and then hears of a reset. */
 static void pour_rest(struct pair *pair)
 {
@@ -626,6 +695,8 @@ int main(void)
 		{test_waits_to_be_confirmed, MODES_EXTENDED},
 		{test_data_before_confirmed, MODES_EXTENDED},
 		{test_settle, 1},
+		{test_is_worn, 1},
+		{test_worn, MODES_EXTENDED},
 		{test_leaving, MODES_EXTENDED},
 		{test_leaving_takes_too_long, 1},
 		{test_held, MODES_EXTENDED},

@@ -194,6 +194,34 @@ START_TEST(test_last_in_first_out)
 }
 END_TEST
 
+START_TEST(test_worn_ones_are_replaced)
+{
+	struct scene scene;
+	struct flow_wish w = a_wish();
+
+	set_up(&scene, 2, 4);
+	supply_ask(scene.supply, &w.wish, 2);
+	UNTIL(&scene.pair, w.count == 2 && supply_ready(scene.supply) == 2);
+	for (unsigned i = 0; i < 2; i++) {
+		stripe_set_state(w.taken[i], STRIPE_IDLE);
+		supply_replace(scene.supply, w.taken[i]);
+	}
+	ck_assert_uint_eq(counter_read(&scene.pair.a.engine->counters.stripes_worn), 2);
+	/* There are enough: none is dialled. */
+	pair_settle(&scene.pair);
+	ck_assert_uint_eq(counter_read(&scene.pair.a.engine->counters.stripes_now), 2);
+	ck_assert_uint_eq(scene.relay.count, 4);
+	/* Here there aren't; it doesn't wait for the next tick. */
+	supply_ask(scene.supply, &w.wish, 2);
+	UNTIL(&scene.pair, supply_ready(scene.supply) == 2);
+	supply_ask(scene.supply, &w.wish, 1);
+	stripe_set_state(w.taken[2], STRIPE_IDLE);
+	supply_replace(scene.supply, w.taken[2]);
+	UNTIL(&scene.pair, supply_ready(scene.supply) == 2);
+	tear_down(&scene);
+}
+END_TEST
+
 /* A stripe that comes back goes to who waits, and first to a flow that has none. */
 START_TEST(test_the_needy_first)
 {
@@ -354,7 +382,7 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("supply", test_fills_to_its_minimum, test_last_in_first_out, test_the_needy_first,
+	return RUN_TESTS("supply", test_fills_to_its_minimum, test_last_in_first_out, test_worn_ones_are_replaced, test_the_needy_first,
 			 test_withdrawn, test_dead_ones_are_skipped, test_relay_down, test_relay_hangs_up,
 			 test_freed_while_dialling, test_relay_out_of_place);
 }
