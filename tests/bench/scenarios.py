@@ -174,6 +174,7 @@ def memory_active(flows, **more):
 # Not every variant has something of its own to tell everywhere.
 FEW = ('direct-cubic', 'direct-bbr', 'roro', 'roro-16-bbr', 'roro-64-cubic', 'haproxy-bbr',
        'ss-bbr', 'kcptun-tuned', 'mptcp-bbr')
+NEAR = ('direct-bbr', 'roro', 'haproxy-bbr', 'kcptun-tuned')
 MAIN = FEW + ('roro-64-bbr', 'haproxy-cubic', 'kcptun', 'iperf3-16-bbr')
 ALL = MAIN + ('roro-cubic', 'roro-8-bbr', 'ss-cubic', 'mptcp-cubic', 'iperf3-16-cubic')
 
@@ -193,7 +194,7 @@ def full():
     result += _objects(Link(loss=0)) + _objects(Link(loss=1))
     result += [objects(Link(rtt=200, loss=loss), 1000000, rounds=12, variants=FEW)
                for loss in (0, 1)]
-    result += [objects(Link(loss=1), size, up=up, often=True, variants=FEW)
+    result += [objects(Link(loss=1), size, up=up, often=True, variants=NEAR)
                for size in (10000, 100000) for up in (False, True)]
     result += [first_byte(Link(rtt=rtt), variants=FEW) for rtt in (30, 100, 300, 600)]
     result += [first_byte(Link(loss=1), variants=FEW), interactive(Link(), flows=0, variants=FEW)]
