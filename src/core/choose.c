@@ -23,6 +23,13 @@
 #define RATE_UNKNOWN 125000
 
 #define SECOND 1000000
+#define NEVER UINT64_MAX
+
+/* What arrives later by this part of the time arrives about as soon: round trips are not known better. */
+#define SAME 8
+
+/* One stripe in so many, fresh, is kept for what is overdue. */
+#define KEPT 12
 
 /* Seconds for which the path of a stripe that may carry a copy is believed to be as it was. */
 #define SPARE_AGE 0.02
@@ -99,30 +106,53 @@ static bool has_window(const struct sock_path *path)
 	return used(path) == 0 || room(path) >= DATAGRAM_PACKETS_MIN * clamp(path->mss, MSS_MIN, MSS_MAX);
 }
 
+/* How soon it would bring a datagram; NEVER if it may not have it. even: the flow is one that repeats what it sends. */
+static uint64_t arrival_on(const struct group *group, const struct stripe *stripe, bool even)
+{
+	const struct spread *spread = &group->spread;
+	uint64_t arrival;
+
+	if (!stripe_can_take(stripe) || (stripe->out.spare && even))
+		return NEVER;
+	/* What waits for a window waits a round trip, while those of other stripes open. */
+	if (govern_in_startup(group) && !has_window(&stripe->out.path))
+		return NEVER;
+	arrival = choose_arrival(&stripe->out.path, SIZE_USUAL);
+	if (stripe->out.path.stalled)
+		arrival += SECOND;
+	/* Data that comes piece by piece stays on one stripe: nothing has to wait for another's piece. */
+	if (stripe == spread->last && !spread->bulk && !(even && spread->full))
+		arrival -= arrival / 4;
+	return arrival;
+}
+
+/* Of those by which it arrives in time, the one with least under way: a loss holds up all that is behind it, but nothing on other stripes. */
+static struct stripe *least_used(const struct group *group, uint64_t in_time)
+{
+	struct stripe *stripe, *best = NULL;
+
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		if (arrival_on(group, stripe, true) <= in_time &&
+		    (best == NULL || used(&stripe->out.path) < used(&best->out.path)))
+			best = stripe;
+	}
+	return best;
+}
+
 struct stripe *choose_stripe(struct group *group)
 {
 	struct stripe *stripe, *best = NULL;
-	uint64_t arrival, earliest = UINT64_MAX;
-	bool spares_too = !keeps_spares(group), in_startup = govern_in_startup(group);
+	uint64_t arrival, earliest = NEVER;
+	bool even = keeps_spares(group);
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!stripe_can_take(stripe) || (stripe->out.spare && !spares_too))
-			continue;
-		/* What waits for a window waits a round trip, while those of other stripes open. */
-		if (in_startup && !has_window(&stripe->out.path))
-			continue;
-		arrival = choose_arrival(&stripe->out.path, SIZE_USUAL);
-		if (stripe->out.path.stalled)
-			arrival += SECOND;
-		/* Data that comes piece by piece stays on one stripe: nothing has to wait for another's piece. */
-		if (stripe == group->spread.last && !group->spread.bulk)
-			arrival -= arrival / 4;
+		arrival = arrival_on(group, stripe, even);
 		if (arrival < earliest) {
 			earliest = arrival;
 			best = stripe;
 		}
 	}
-	return best;
+	return even && best != NULL ? least_used(group, earliest + earliest / SAME) : best;
 }
 
 /* fresh_too: it may be one that has carried nothing yet. */
@@ -140,7 +170,7 @@ static uint32_t spare_room(struct stripe *stripe)
 /* Stripes that have carried nothing yet, beyond those that are kept for what is overdue. */
 static unsigned fresh_ones(const struct group *group)
 {
-	unsigned fresh = 0, kept = group->stripe_count / (2 * REPEAT_SPARE);
+	unsigned fresh = 0, kept = group->stripe_count / KEPT;
 	const struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link)

@@ -141,13 +141,14 @@ static void read_failed(struct group *group, ssize_t n, int error)
 	}
 }
 
-/* What has come for the stripe is a datagram now. */
-static void count_datagram(struct group *group, struct stripe *stripe, size_t n)
+/* What has come for the stripe, max at most, is a datagram now. */
+static void count_datagram(struct group *group, struct stripe *stripe, size_t n, size_t max)
 {
 	struct spread *spread = &group->spread;
 	struct engine *engine = group->engine;
 
 	spread->bulk = n >= STRIPE_BULK;
+	spread->full = n >= max;
 	spread->dry = false;
 	stripe_start(stripe, spread->next, (uint32_t)n);
 	spread->next = serial_next(spread->next);
@@ -178,7 +179,7 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		error = errno;
 		n += more > 0 ? more : 0;
 	}
-	count_datagram(group, stripe, (size_t)n);
+	count_datagram(group, stripe, (size_t)n, max);
 	if ((size_t)n < max && !govern_is_bulk(group))
 		engine_note_talk(group->engine);
 	if (!keep)

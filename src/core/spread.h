@@ -14,6 +14,7 @@ struct stripe;
 struct spread {
 	uint32_t next;	     /* serial of the next datagram */
 	bool any;	     /* at least one was sent */
+	bool full;	     /* the last datagram took as much as it might: there's more */
 	bool bulk;	     /* the last read brought much: splice */
 	bool dry;	     /* the last read found nothing */
 	bool drained;	     /* what was there has been read, in this turn */
