@@ -126,15 +126,26 @@ static uint64_t arrival_on(const struct group *group, const struct stripe *strip
 	return arrival;
 }
 
+/* In steps of two of the smallest datagrams: so those that a burst doesn't need are left for copies. */
+static uint32_t load(const struct sock_path *path)
+{
+	return used(path) / (2 * DATAGRAM_PACKETS_MIN * clamp(path->mss, MSS_MIN, MSS_MAX));
+}
+
 /* Of those by which it arrives in time, the one with least under way: a loss holds up all that is behind it, but nothing on other stripes. */
 static struct stripe *least_used(const struct group *group, uint64_t in_time)
 {
 	struct stripe *stripe, *best = NULL;
+	uint32_t load_here, least = UINT32_MAX;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (arrival_on(group, stripe, true) <= in_time &&
-		    (best == NULL || used(&stripe->out.path) < used(&best->out.path)))
+		if (arrival_on(group, stripe, true) > in_time)
+			continue;
+		load_here = load(&stripe->out.path);
+		if (load_here < least || (load_here == least && stripe == group->spread.last)) {
+			least = load_here;
 			best = stripe;
+		}
 	}
 	return best;
 }

@@ -18,11 +18,11 @@ struct stripe;
  * With 1 % loss every second flow of a hundred kilobytes has to wait for a packet to be sent again: a round trip more, which is as long as all the
  * rest. So where packets get lost, what a young flow sends is kept until it has arrived, and sent once more on another stripe, of which the peer takes what
  * comes first: when the flow comes to rest, since then it has no use for the capacity; and later if it's overdue, which shows on all stripes together
- * sooner than on the one. One stripe in REPEAT_SPARE is kept free for that, since a copy can't follow a later datagram; the others have about as much each,
- * since a loss holds up all that is behind it. It costs a flow at most REPEAT_YOUNG bytes of memory.
+ * sooner than on the one. One stripe in REPEAT_SPARE is kept free for that, since a copy can't follow a later datagram; of the others none has
+ * much more than another, since a loss holds up all that is behind it. It costs a flow at most REPEAT_YOUNG bytes of memory.
  */
 #define REPEAT_YOUNG (1024 * 1024)
-#define REPEAT_SPARE 3
+#define REPEAT_SPARE 4
 
 STAILQ_HEAD(repeat_pieces, repeat_piece);
 
