@@ -364,17 +364,22 @@ static void become_idle(struct stripe *stripe)
 	stripe->ops->idle(stripe);
 }
 
+static void say_worn(struct stripe *stripe)
+{
+	stripe_look(stripe, WORN_AGE);
+	if (!stripe_is_worn(stripe))
+		return;
+	stripe->worn = true;
+	stripe_send(stripe, &(struct control){.type = CONTROL_WORN});
+}
+
 static void send_detach(struct stripe *stripe)
 {
 	if (stripe->detach_sent)
 		return;
 	stripe->detach_sent = true;
 	if (stripe->out.last != 0)
-		stripe_look(stripe, WORN_AGE);
-	if (stripe->out.last != 0 && stripe_is_worn(stripe)) {
-		stripe->worn = true;
-		stripe_send(stripe, &(struct control){.type = CONTROL_WORN});
-	}
+		say_worn(stripe);
 	stripe_send(stripe, &(struct control){.type = CONTROL_DETACH});
 }
 

@@ -13,21 +13,22 @@
 #define ENDPOINT_ADDRESS 4
 #define ENDPOINT_SIZE 20
 
-static const struct {
+static const struct type {
+	enum control_type type;
 	const char *name;
 	size_t body; /* bytes */
 } types[] = {
-	[CONTROL_OPEN] = { "Open", TOKEN_SIZE + 2 * ENDPOINT_SIZE },
-	[CONTROL_JOIN] = { "Join", TOKEN_SIZE },
-	[CONTROL_NUMBER] = { "Number", 8 },
-	[CONTROL_CONNECTED] = { "Connected", 0 },
-	[CONTROL_FAILED] = { "Failed", 4 },
-	[CONTROL_FIN] = { "Fin", 4 },
-	[CONTROL_RESET] = { "Reset", 8 },
-	[CONTROL_DETACH] = { "Detach", 0 },
-	[CONTROL_PING] = { "Ping", PING_SIZE },
-	[CONTROL_PONG] = { "Pong", PING_SIZE },
-	[CONTROL_WORN] = { "Worn", 0 },
+	{ CONTROL_OPEN, "Open", TOKEN_SIZE + 2 * ENDPOINT_SIZE },
+	{ CONTROL_JOIN, "Join", TOKEN_SIZE },
+	{ CONTROL_NUMBER, "Number", 8 },
+	{ CONTROL_CONNECTED, "Connected", 0 },
+	{ CONTROL_FAILED, "Failed", 4 },
+	{ CONTROL_FIN, "Fin", 4 },
+	{ CONTROL_RESET, "Reset", 8 },
+	{ CONTROL_DETACH, "Detach", 0 },
+	{ CONTROL_PING, "Ping", PING_SIZE },
+	{ CONTROL_PONG, "Pong", PING_SIZE },
+	{ CONTROL_WORN, "Worn", 0 },
 };
 #define TYPE_COUNT (sizeof(types) / sizeof(types[0]))
 
@@ -125,27 +126,23 @@ static void body_encode(uint8_t *body, const struct control *c)
 	}
 }
 
-/* Types from the first optional one on are numbered anew on the wire. */
-static uint16_t type_encode(enum control_type type)
+/* NULL if it isn't known. */
+static const struct type *find(enum control_type type)
 {
-	return type < CONTROL_WORN ? type : CONTROL_OPTIONAL + 1 + (type - CONTROL_WORN);
-}
-
-/* 0, or TYPE_COUNT and more, for what isn't known. */
-static unsigned type_decode(uint16_t type)
-{
-	if (type & CONTROL_OPTIONAL)
-		return type == CONTROL_OPTIONAL ? 0 : CONTROL_WORN + (type - CONTROL_OPTIONAL - 1);
-	return type < CONTROL_WORN ? type : 0;
+	for (size_t i = 0; i < TYPE_COUNT; i++) {
+		if (types[i].type == type)
+			return &types[i];
+	}
+	return NULL;
 }
 
 size_t control_encode(uint8_t out[DATAGRAM_HEADER + CONTROL_MAX], const struct control *c)
 {
-	const size_t size = PREFIX + types[c->type].body;
+	const size_t size = PREFIX + find(c->type)->body;
 	uint8_t *payload = out + DATAGRAM_HEADER;
 
 	datagram_encode(out, SERIAL_CONTROL, size);
-	put_u16(payload, type_encode(c->type));
+	put_u16(payload, c->type);
 	put_u16(payload + 2, 0);
 	body_encode(payload + PREFIX, c);
 	return DATAGRAM_HEADER + size;
@@ -193,16 +190,16 @@ static int body_decode(struct control *c, const uint8_t *body)
 enum control_verdict control_decode(struct control *c, const uint8_t *payload, size_t size)
 {
 	struct control decoded = { 0 };
-	unsigned type;
+	const struct type *type;
 
 	if (size < CONTROL_MIN || size > CONTROL_MAX)
 		return CONTROL_BAD;
-	type = type_decode(get_u16(payload));
-	if (type == 0 || type >= TYPE_COUNT)
+	type = find(get_u16(payload));
+	if (type == NULL)
 		return get_u16(payload) & CONTROL_OPTIONAL ? CONTROL_SKIP : CONTROL_BAD;
-	if (size != PREFIX + types[type].body)
+	if (size != PREFIX + type->body)
 		return CONTROL_BAD;
-	decoded.type = type;
+	decoded.type = type->type;
 	if (body_decode(&decoded, payload + PREFIX) < 0)
 		return CONTROL_BAD;
 	*c = decoded;
@@ -216,5 +213,7 @@ const char *reason_text(enum reason reason)
 
 const char *control_name(enum control_type type)
 {
-	return (unsigned)type < TYPE_COUNT && types[type].name ? types[type].name : "unknown";
+	const struct type *known = find(type);
+
+	return known != NULL ? known->name : "unknown";
 }

@@ -26,7 +26,7 @@ enum control_type {
 	CONTROL_DETACH,
 	CONTROL_PING,
 	CONTROL_PONG,
-	CONTROL_WORN, /* on the wire the first of the optional ones: 0x8001 */
+	CONTROL_WORN = CONTROL_OPTIONAL | 1,
 };
 
 enum reason {
