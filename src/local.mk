@@ -32,6 +32,7 @@ src_libroro_a_SOURCES = \
 	src/core/stripe_read.c \
 	src/role/acceptor.c src/role/acceptor.h \
 	src/role/dial.c src/role/dial.h \
+	src/role/ended.c src/role/ended.h \
 	src/role/fan.c src/role/fan.h \
 	src/role/flow.c src/role/flow.h \
 	src/role/flow_base.c \

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -139,9 +140,11 @@ static void on_handover(void *arg, struct handover *handover)
 
 static void on_sweep(struct ev_loop *loop, ev_timer *timer, int revents)
 {
-	(void)loop;
+	struct relay *relay = timer->data;
+
 	(void)revents;
-	guest_sweep(timer->data);
+	guest_sweep(relay);
+	ended_forget(&relay->ended, ev_now(loop) - relay->settings->join_timeout);
 }
 
 static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
@@ -249,6 +252,7 @@ void relay_free(struct relay *relay)
 {
 	relay_abort(relay);
 	guest_send_leaving(relay);
+	ended_forget(&relay->ended, INFINITY);
 	team_leave(relay->team, relay->index);
 	ev_timer_stop(relay->engine->loop, &relay->front->sweep);
 	ev_prepare_stop(relay->engine->loop, &relay->front->send_leaving);

@@ -59,6 +59,8 @@ static void on_ended(struct group *group, enum reason reason)
 		tell(service, "ended: ", reason == REASON_NONE ? "finished" : reason_text(reason));
 	if (!group->base)
 		HASH_DELETE(by_token, relay->by_token, service);
+	if (!group->base && reason == REASON_NONE)
+		ended_note(&relay->ended, service->token, service->key_id, service->number, ev_now(relay->engine->loop));
 	HASH_DELETE(by_number, relay->by_number, service);
 	TAILQ_REMOVE(&relay->services, service, link);
 	relay->service_count--;
@@ -239,11 +241,17 @@ void service_abort(struct service *service)
 	group_end(service->group, GROUP_ABORT, REASON_SHUTDOWN);
 }
 
-void service_refuse(struct stripe *stripe, enum reason reason)
+/* number: of the group, if it has just ended; else 0. */
+static void turn_away(struct stripe *stripe, uint32_t number, enum reason reason)
 {
-	stripe_send(stripe, &(struct control){.type = CONTROL_NUMBER, .number = {.number = 0, .reason = reason}});
+	stripe_send(stripe, &(struct control){.type = CONTROL_NUMBER, .number = {.number = number, .reason = reason}});
 	if (!stripe->closed)
 		stripe_leave(stripe, 0.);
+}
+
+void service_refuse(struct stripe *stripe, enum reason reason)
+{
+	turn_away(stripe, 0, reason);
 }
 
 /* The answer to Open can wait for what comes of connecting, and goes out with it; the one to Join goes at once. */
@@ -354,8 +362,9 @@ void service_join(struct relay *relay, struct stripe *stripe, const struct contr
 {
 	struct guest *guest = stripe->owner;
 	struct service *service = find_token(relay, join->join.token);
+	uint32_t ended = service == NULL ? ended_number(relay->ended, join->join.token, guest->key_id) : 0;
 
-	if (service == NULL) {
+	if (service == NULL && ended == 0) {
 		memcpy(guest->token, join->join.token, TOKEN_SIZE);
 		stripe_hold(stripe);
 		guest_list(stripe, &relay->held);
@@ -363,7 +372,9 @@ void service_join(struct relay *relay, struct stripe *stripe, const struct contr
 		return;
 	}
 	guest_list(stripe, NULL);
-	if (memcmp(guest->key_id, service->key_id, KEY_ID_SIZE) == 0)
+	if (service == NULL)
+		turn_away(stripe, ended, REASON_NONE);
+	else if (memcmp(guest->key_id, service->key_id, KEY_ID_SIZE) == 0)
 		bind_stripe(service, stripe, true);
 	else
 		service_refuse(stripe, REASON_NO_GROUP);

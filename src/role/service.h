@@ -6,6 +6,7 @@
 #include <uthash.h>
 
 #include "core/group.h"
+#include "role/ended.h"
 #include "role/relay.h"
 #include "role/team.h"
 
@@ -63,6 +64,7 @@ struct relay {
 	struct peer *peers;
 	unsigned stripe_count;
 	struct service *by_token, *by_number;
+	struct ended *ended;
 	struct service_list services;
 	unsigned service_count;
 	uint32_t next_number;
@@ -72,7 +74,7 @@ struct relay {
 /* Opens a group with its first stripe. False: out of place. */
 bool service_open(struct relay *relay, struct stripe *stripe, const struct control *open);
 
-/* Binds a stripe to its group, or holds it until there's one. */
+/* Binds a stripe to its group, or holds it until there's one. If the group has just ended the stripe leaves it at once. */
 void service_join(struct relay *relay, struct stripe *stripe, const struct control *join);
 
 /* The same in the base protocol: number 0 opens. Takes over fd. */

@@ -324,6 +324,28 @@ def test_join_before_open(scene):
         each.close()
 
 
+def test_join_of_a_group_that_has_ended(scene):
+    """It was lost on its way, and all it carries has come otherwise: it is as if it had just made it."""
+    group, server = scene.open()
+    group.send(b'all there is')
+    group.end_sending()
+    check_same(receive_all(server), b'all there is')
+    server.close()
+    check_same(group.receive_all(), b'')
+    late = scene.proxy.dial()
+    late.send(x.join(group.token), x.datagram(1, b'all there is'))
+    for stripe in group.detach():
+        stripe.close()
+    assert late.expect(x.NUMBER).numbers() == (group.connection_number, x.NONE)
+    late.expect(x.DETACH)
+    late.send(x.control(x.DETACH))
+    late.send(x.open_group(os.urandom(16), scene.destination))
+    value, _ = late.expect(x.NUMBER).numbers()
+    assert value
+    accept(scene.listener).close()
+    late.close()
+
+
 def test_detach_of_an_early_join(scene):
     """Answered with Detach alone: and then the stripe is idle, and as good as new."""
     stripe = scene.proxy.dial()

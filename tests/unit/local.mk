@@ -22,6 +22,7 @@ UNIT_TESTS = \
 	tests/unit/net/check_privileges \
 	tests/unit/net/check_sock \
 	tests/unit/role/check_acceptor \
+	tests/unit/role/check_ended \
 	tests/unit/role/check_greet \
 	tests/unit/role/check_relay \
 	tests/unit/role/check_service \
@@ -69,6 +70,7 @@ tests_unit_net_check_sock_SOURCES = tests/unit/net/check_sock.c $(UNIT_PAIR)
 tests_unit_net_check_sock_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_acceptor_SOURCES = tests/unit/role/check_acceptor.c $(UNIT_PAIR)
 tests_unit_role_check_acceptor_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_ended_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_greet_SOURCES = tests/unit/role/check_greet.c $(UNIT_PAIR)
 tests_unit_role_check_greet_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_relay_LDADD = $(UNIT_LIBS)
