@@ -6,9 +6,12 @@ UNITS = debian/ro-ro-tcp-proxy.service debian/ro-ro-tcp-relay.service
 
 if SYSTEMD
 systemdsystemunit_DATA = $(UNITS)
+# Or systemd-networkd would take the policy rule away: see ro-ro-tcp-firewall(8).
+networkdconfdir = $(prefix)/lib/systemd/networkd.conf.d
+networkdconf_DATA = debian/ro-ro-tcp.conf
 endif
 CLEANFILES += $(UNITS)
-EXTRA_DIST += debian/ro-ro-tcp-proxy.service.in debian/ro-ro-tcp-relay.service.in
+EXTRA_DIST += debian/ro-ro-tcp-proxy.service.in debian/ro-ro-tcp-relay.service.in debian/ro-ro-tcp.conf
 
 .service.in.service:
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && sed -e 's,@sbindir\@,$(sbindir),g' -e 's,@sysconfdir\@,$(sysconfdir),g' $< >$@

@@ -46,7 +46,7 @@ struct daemon {
 	ev_signal terminate, interrupt;
 	ev_timer grace;
 	ev_timer beat;
-	bool beat_failed; /* and it was said */
+	unsigned beats_failed; /* in a row */
 	struct control_socket *control;
 };
 
@@ -258,14 +258,14 @@ static void on_beat(struct ev_loop *loop, ev_timer *timer, int events)
 			return;
 	}
 	if (heartbeat_beat(&path) == 0) {
-		d->beat_failed = false;
+		d->beats_failed = 0;
 		return;
 	}
-	if (!d->beat_failed)
+	/* The first may have come when the rules were just being put up, and the list was not yet given to our user. */
+	if (++d->beats_failed == 2)
 		log_warn("%s cannot be written, so the firewall takes no flows (ro-ro-tcp-firewall up --user "
 			 "must name the user that the proxy runs as)",
 			 path);
-	d->beat_failed = true;
 }
 
 static void on_grace_over(struct ev_loop *loop, ev_timer *timer, int events)

@@ -37,13 +37,16 @@ static int put(const char *path, const char *text)
 
 int heartbeat_beat(const char **path)
 {
+	int error = 0;
+
 	for (size_t i = 0; i < LISTS; i++) {
 		if (put(lists[i].path, lists[i].beat) < 0) {
 			*path = lists[i].path;
-			return -1;
+			error = errno;
 		}
 	}
-	return 0;
+	errno = error;
+	return error == 0 ? 0 : -1;
 }
 
 void heartbeat_stop(void)

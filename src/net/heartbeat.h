@@ -8,7 +8,8 @@
  */
 
 /*
- * Returns 0, also where the rules aren't up (there are no lists then); or -1 with errno set, and *path is the list that could not be written.
+ * Returns 0, also where the rules aren't up (there are no lists then); or -1 with errno set, and *path is a list that could not be written: the
+ * other may have been.
  */
 int heartbeat_beat(const char **path);
 

@@ -170,9 +170,15 @@ class Net:
             self.ip("-n", self.router, "link", "add", side, "type", "veth", "peer", "name", "eth0",
                     "netns", host)
             for ns, dev, last in ((self.router, side, 1), (host, "eth0", 2)):
-                self.ip("-n", ns, "addr", "add", f"10.91.{n}.{last}/24", "dev", dev)
-                self.ip("-n", ns, "addr", "add", f"fd91:{n}::{last}/64", "dev", dev, "nodad")
+                # The server is in no network of the router's own: that would not be captured.
+                alone = dev == "wan"
+                self.ip("-n", ns, "addr", "add", f"10.91.{n}.{last}/{32 if alone else 24}", "dev", dev)
+                self.ip("-n", ns, "addr", "add", f"fd91:{n}::{last}/{128 if alone else 64}", "dev",
+                        dev, "nodad")
                 self.ip("-n", ns, "link", "set", dev, "up")
+        self.ip("-n", self.router, "route", "add", "10.91.2.0/24", "dev", "wan", "src", "10.91.2.1")
+        self.ip("-n", self.router, "route", "add", "fd91:2::/64", "dev", "wan")
+        for host, n in ((self.client, 1), (self.server, 2)):
             self.ip("-n", host, "route", "add", "default", "via", f"10.91.{n}.1")
             self.ip("-n", host, "-6", "route", "add", "default", "via", f"fd91:{n}::1")
         self.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
@@ -536,11 +542,14 @@ def test_selection(net, capture):
     assert by(net, SERVER[4]) == "proxy" and by(net, SERVER[6]) == "server"
 
 
-def test_networks_of_the_lan_itself_are_spared(net):
-    """Another LAN of the same router is no destination for a relay far away."""
-    net.up("--lan lan,wan")
+def test_networks_of_the_router_are_spared(net):
+    """Another LAN, or the modem, is no destination for a relay far away."""
+    net.up()
     net.proxy()
     net.wait_alive()
+    assert by(net, SERVER[4]) == by(net, SERVER[6]) == "proxy"
+    net.run("ip addr add 10.91.2.3/24 dev wan; ip addr add fd91:2::3/64 dev wan nodad")
+    net.up()
     assert by(net, SERVER[4]) == by(net, SERVER[6]) == "server"
 
 
@@ -581,17 +590,20 @@ def test_default_deny_input(net):
 
 @pytest.mark.parametrize("cmd,family,to", [("iptables", 4, "10.91.2.2"), ("ip6tables", 6, "[fd91:2::2]")])
 @pytest.mark.parametrize("capture", ["tproxy", "redirect"])
-def test_foreign_port_forward_is_left_alone(net, capture, cmd, family, to):
+@pytest.mark.parametrize("match", ["-i lan -p tcp -m tcp --dport 81", "! -i wan -p tcp -m tcp --dport 81",
+                                   "-i la+ -p tcp -m tcp --dport 81", "-i lan ! -p udp"])
+def test_foreign_port_forward_is_left_alone(net, capture, cmd, family, to, match):
     net.run("ip route add 198.51.100.0/24 via 10.91.2.2; ip -6 route add 2001:db8::/32 via fd91:2::2")
     far = {4: "198.51.100.7", 6: "2001:db8::7"}[family]
-    net.run(f"{cmd} -t nat -A PREROUTING -d {far} -i lan -p tcp -m tcp --dport 81 -j DNAT --to-destination {to}:80")
+    port = ":80" if "--dport" in match else ""
+    net.run(f"{cmd} -t nat -A PREROUTING -d {far} {match} -j DNAT --to-destination {to}{port}")
     net.up(f"--capture {capture}")
     net.proxy(capture)
     net.wait_alive()
-    flow = Flow(net.client, far, 81)
+    flow = Flow(net.client, far, 81 if port else 80)
     assert flow.by == "server" and flow.echo(os.urandom(100000))
     flow.close()
-    assert by(net, far, 82) == "proxy"
+    assert by(net, far if port else SERVER[family], 82 if port else 80) == "proxy"
 
 
 def test_foreign_forward_in_a_chain_is_named(net):
@@ -599,6 +611,45 @@ def test_foreign_forward_in_a_chain_is_named(net):
             "iptables -t nat -A PORTAL -p tcp --dport 80 -j REDIRECT --to-ports 8080")
     p = net.firewall("check --lan lan")
     assert "-A PORTAL -p tcp -m tcp --dport 80 -j REDIRECT" in p.stderr
+
+
+def test_forward_of_nft_is_named(net):
+    nft(net, "theirs", "type nat hook prerouting priority -100;", "tcp dport 81 redirect to :82")
+    assert "nft table inet theirs" in net.firewall("check --lan lan").stderr
+    assert "nft table" not in net.firewall("check --lan lan --capture redirect").stderr
+
+
+def nft(net, table, *lines):
+    net.run("nft -f -", input=f"table inet {table} {{ chain c {{\n" + "\n".join(lines) + "\n}\n}\n")
+
+
+INPUT = "type filter hook input priority 0;"
+
+
+@pytest.mark.parametrize("capture", ["tproxy", "redirect"])
+@pytest.mark.parametrize("lines", [[INPUT + " policy drop;", 'iifname "wan" accept'],
+                                   [INPUT, "ct state established accept", "counter reject with icmpx admin-prohibited"]])
+def test_table_that_drops_captured_packets_is_named(net, capture, lines):
+    """Ours can't let in what another table drops: with the rules, the LAN would be cut off."""
+    nft(net, "theirs", *lines)
+    before = net.state()
+    for command in ("check", "up"):
+        p = net.firewall(f"{command} --lan lan --capture {capture}", check=False)
+        assert p.returncode == 1 and "nft table inet theirs" in p.stderr and "--input-open" in p.stderr
+    assert net.state() == before
+    net.up(f"--input-open --capture {capture}")
+
+
+@pytest.mark.parametrize("lines", [[INPUT + " policy drop;", 'iifname { "lo", "lan" } accept'],
+                                   [INPUT + " policy drop;", "meta mark & 0x10000000 == 0x10000000 accept"],
+                                   [INPUT, "ct state invalid drop", "ip saddr 192.0.2.1 reject"],
+                                   ["type filter hook forward priority 0; policy drop;"]])
+def test_table_that_lets_captured_packets_in(net, lines):
+    nft(net, "theirs", *lines)
+    net.up()
+    net.proxy()
+    net.wait_alive()
+    assert by(net, SERVER[4]) == "proxy"
 
 
 def test_quic_is_rejected_only_while_capturing(net):
@@ -783,6 +834,27 @@ def test_bridge_netfilter_is_named(net):
     assert "net.bridge.bridge-nf-call-iptables=1" in net.firewall("check --lan br-lan").stderr
     net.run(f"echo 0 > {key}")
     assert "bridge-nf-call-iptables" not in net.firewall("check --lan br-lan").stderr
+
+
+@pytest.mark.parametrize("setting", ["yes", "no"])
+def test_networkd_is_named(net, setting):
+    """It takes foreign policy rules away, unless it is told not to."""
+    p = net.run("unshare -m sh -c 'mount -t tmpfs none /run && mkdir -p /run/systemd/netif /run/systemd/networkd.conf.d"
+                f" && echo ManageForeignRoutingPolicyRules={setting} > /run/systemd/networkd.conf.d/x.conf"
+                f" && exec {SCRIPT} check --lan lan'")
+    assert ("systemd-networkd will take" in p.stderr) == (setting == "yes")
+
+
+def test_status_after_another_firewall_was_reloaded(net):
+    """The rules that capture are still there; those that let captured packets in are not."""
+    net.up()
+    net.run("iptables -P INPUT DROP; iptables -F; iptables -X")
+    p = net.firewall("status", check=False)
+    assert p.returncode == 1
+    assert "IPv4: up:" in p.stdout and "IPv4: somebody has taken away our rules in INPUT" in p.stdout
+    assert "IPv6: somebody" not in p.stdout
+    net.up()
+    assert "somebody" not in net.firewall("status").stdout
 
 
 def test_status(net):
