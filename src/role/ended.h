@@ -22,7 +22,7 @@ struct ended {
 };
 
 /* So many are remembered. */
-#define ENDED_MAX 1024
+#define ENDED_MAX 4096
 
 /* *list: NULL at first. Without memory it does nothing. */
 void ended_note(struct ended **list, const uint8_t token[TOKEN_SIZE], const uint8_t key_id[KEY_ID_SIZE], uint32_t number,

@@ -259,9 +259,7 @@ static void refused(struct flow *flow, enum reason reason)
 static void refused_by(struct flow *flow, struct stripe *stripe, enum reason reason)
 {
 	const struct group *group = flow->group;
-	/* A group that has ended both ways had all that the Join carried from another stripe, before the Join came. */
-	bool had_all = reason == REASON_NO_GROUP && group->merge.done && group->spread.done;
-	bool lost = stripe->out.carried && !group->spread.stopped && !had_all;
+	bool lost = stripe->out.carried && !group->spread.stopped;
 
 	/* Joins that wait for Open are given the reason that it is given, and one of these may come first. */
 	if (group->number == 0 && (stripe == flow->opener || (lost && reason != REASON_NO_GROUP))) {

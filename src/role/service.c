@@ -303,7 +303,7 @@ static bool is_forbidden(struct relay *relay, const union addr *destination)
 {
 	ev_tstamp now = ev_now(relay->engine->loop);
 
-	if (now - relay->judged_at < JUDGED_TIME && addr_equal(&relay->judged, destination))
+	if (now >= relay->judged_at && now - relay->judged_at < JUDGED_TIME && addr_equal(&relay->judged, destination))
 		return relay->judged_forbidden;
 	relay->judged = *destination;
 	relay->judged_forbidden = service_forbidden(relay->settings, relay->routes, destination);

@@ -36,7 +36,8 @@ struct supply {
 	TAILQ_HEAD(, supply_wish) wishes;
 	unsigned missing; /* of all wishes */
 	ev_timer tick;
-	ev_tstamp ticked_at, backoff, refill_at, complained_at;
+	ev_timer pause; /* runs until the relay is tried again; the time of day may be set back meanwhile */
+	ev_tstamp ticked_at, backoff, complained_at;
 	bool stopped;
 };
 
@@ -49,13 +50,14 @@ static void complain(struct supply *supply, const char *why)
 
 	counter_add(&supply->engine->counters.stripes_failed, 1);
 	/* Dials that were begun together fail together: that counts once. */
-	if (now >= supply->refill_at) {
+	if (!ev_is_active(&supply->pause)) {
 		supply->backoff = supply->backoff == 0. ? BACKOFF_FIRST : supply->backoff * 2.;
 		if (supply->backoff > BACKOFF_MAX)
 			supply->backoff = BACKOFF_MAX;
-		supply->refill_at = now + supply->backoff;
+		ev_timer_set(&supply->pause, supply->backoff, 0.);
+		ev_timer_start(supply->engine->loop, &supply->pause);
 	}
-	if (supply->complained_at != 0. && now - supply->complained_at < COMPLAINT_INTERVAL)
+	if (supply->complained_at != 0. && now >= supply->complained_at && now - supply->complained_at < COMPLAINT_INTERVAL)
 		return;
 	supply->complained_at = now;
 	log_warnx("relay %s: %s", addr_format(supply->plan.relay, text), why);
@@ -98,11 +100,12 @@ static bool dial_one(struct supply *supply)
 static void cover(struct supply *supply)
 {
 	unsigned wanted = supply->missing;
+	bool try_it = !supply->stopped && !ev_is_active(&supply->pause);
 
-	if (!supply->stopped && supply->ready < supply->min && ev_now(supply->engine->loop) >= supply->refill_at)
+	if (try_it && supply->ready < supply->min)
 		wanted += supply->min - supply->ready;
 	/* While the relay is away no flows come to try it: the firewall lets them go direct. */
-	if (!supply->stopped && wanted == 0 && !supply_hopeful(supply) && ev_now(supply->engine->loop) >= supply->refill_at)
+	if (try_it && wanted == 0 && !supply_hopeful(supply))
 		wanted = 1;
 	while (supply->dialling < wanted && dial_one(supply))
 		;
@@ -214,6 +217,13 @@ static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const
 	disappoint(supply, "no connection could be begun");
 }
 
+static void on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	cover(timer->data);
+}
+
 /* True if a multiple of PING_INTERVAL since the stripe became idle lies between two ticks. */
 static bool is_due(ev_tstamp idle_since, ev_tstamp before, ev_tstamp now)
 {
@@ -229,6 +239,9 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	for (stripe = TAILQ_LAST(&supply->idle, stripe_list); stripe != NULL; stripe = before) {
 		before = TAILQ_PREV(stripe, stripe_list, role_link);
+		/* The time of day was set back. */
+		if (stripe->role_time > now)
+			stripe->role_time = now;
 		if (now - stripe->role_time < PING_INTERVAL)
 			continue;
 		if (now - stripe->role_time > IDLE_MAX) {
@@ -260,7 +273,8 @@ struct supply *supply_new(struct engine *engine, const struct dial_plan *plan, u
 	LIST_INIT(&supply->dials);
 	TAILQ_INIT(&supply->wishes);
 	ev_timer_init(&supply->tick, on_tick, 0., TICK);
-	supply->tick.data = supply;
+	ev_timer_init(&supply->pause, on_pause_over, 0., 0.);
+	supply->tick.data = supply->pause.data = supply;
 	return supply;
 }
 
@@ -283,6 +297,7 @@ void supply_stop(struct supply *supply)
 {
 	supply->stopped = true;
 	ev_timer_stop(supply->engine->loop, &supply->tick);
+	ev_timer_stop(supply->engine->loop, &supply->pause);
 	supply_drop_idle(supply);
 }
 

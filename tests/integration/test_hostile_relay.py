@@ -389,29 +389,3 @@ def test_number_0_for_a_join_is_no_loss(scene):
     client.close()
     group.close()
     joined.close()
-
-
-def test_number_0_for_a_join_after_the_end_is_no_loss(scene):
-    """It carried data: but the relay has ended the flow, and so had it by another stripe."""
-    def open_and_send():
-        client, group = scene.open(2, answer=False)
-        client.sendall(noise(65536))
-        check_same(group.receive(65536), noise(65536))
-        return client, group
-
-    client, group = open_and_send()
-    while group.stripes[1] not in group.carriers:  # one was enough
-        client.close()
-        group.close()
-        client, group = open_and_send()
-    opened, joined = group.stripes
-    finished = scene.proxy.counter('flows_finished')
-    opened.send(x.number(group.connection_number), x.control(x.CONNECTED))
-    group.end_sending()
-    client.shutdown(1)
-    check_same(receive_all(client), b'')
-    check_same(group.receive_all(), b'')
-    joined.send(x.number(0, x.NO_SUCH_GROUP))
-    wait_for('a clean end', lambda: scene.proxy.counter('flows_finished') == finished + 1)
-    client.close()
-    group.close()
