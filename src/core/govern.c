@@ -15,8 +15,12 @@
 /* Seconds: the shortest round. */
 #define ROUND_MIN 0.025
 
-/* Seconds after which a flow that sends nothing is no longer looked at, and after which what was learnt of the path is old. */
+/*
+ * Seconds after which a flow that sends nothing is no longer looked at, or seldom, if it has something to send: a window that opens wakes nobody else. And
+ * after which what was learnt of the path is old.
+ */
 #define REST_TIME 1.
+#define TICK_SELDOM 0.1
 #define FORGET_TIME 10.
 
 /* What may be under way, as a multiple of the rate times the shortest round trip. */
@@ -326,9 +330,25 @@ static uint64_t room_left(const struct govern *govern)
 	return govern->room > 0. ? (uint64_t)govern->room : 0;
 }
 
+static bool is_resting(const struct group *group)
+{
+	return ev_now(group->engine->loop) - group->govern->used_at > REST_TIME;
+}
+
 static ev_tstamp tick_time(const struct group *group)
 {
+	if (is_resting(group))
+		return TICK_SELDOM;
 	return group->govern->polite && group->stripe_count <= TICK_POLITE_STRIPES ? TICK_POLITE : GOVERN_TICK;
+}
+
+static void set_tick(struct group *group)
+{
+	ev_timer *tick = &group->govern->tick;
+
+	ev_timer_stop(group->engine->loop, tick);
+	ev_timer_set(tick, tick_time(group), 0.);
+	ev_timer_start(group->engine->loop, tick);
 }
 
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -336,15 +356,14 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct group *group = timer->data;
 	struct govern *govern = group->govern;
 
+	(void)loop;
 	(void)revents;
-	/* While nothing gets through, nothing is sent either: that's no rest. */
-	if (!govern->denied && ev_now(loop) - govern->used_at > REST_TIME) {
+	if (is_resting(group) && !spread_is_blocked(group)) {
 		govern->on = false;
 		return;
 	}
 	look(group);
-	ev_timer_set(timer, tick_time(group), 0.);
-	ev_timer_start(loop, timer);
+	set_tick(group);
 	if (room_left(govern) > 0) {
 		govern->denied = false;
 		spread_pump(group);
@@ -421,10 +440,16 @@ void govern_spend(struct govern *govern, size_t n)
 
 void govern_take(struct group *group, size_t n)
 {
-	if (group->govern == NULL)
+	struct govern *govern = group->govern;
+	bool rested;
+
+	if (govern == NULL)
 		return;
-	govern_spend(group->govern, n);
-	group->govern->used_at = ev_now(group->engine->loop);
+	rested = is_resting(group);
+	govern_spend(govern, n);
+	govern->used_at = ev_now(group->engine->loop);
+	if (rested && govern->on)
+		set_tick(group);
 }
 
 void govern_blocked(struct group *group)

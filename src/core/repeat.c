@@ -209,10 +209,10 @@ static bool send_again(struct group *group, struct stripe *stripe, struct repeat
 	return group->repeat != NULL;
 }
 
-/* There may be more to send, for which no stripe has room. While the flow finds its speed, it's windows that haven't: the path has room for copies. */
+/* While the flow finds its speed, it's windows that have no room: the path has, for copies. */
 static bool is_blocked(const struct group *group)
 {
-	return !group->spread.eof && !ev_is_active(&group->local_rd) && !govern_in_startup(group);
+	return spread_is_blocked(group) && !govern_in_startup(group);
 }
 
 static size_t sent_once(const struct repeat *repeat)

@@ -27,6 +27,11 @@ void spread_init(struct group *group)
 	group->spread.waiter.ready = on_buffers;
 }
 
+bool spread_is_blocked(const struct group *group)
+{
+	return !group->spread.eof && !group->spread.stopped && !ev_is_active(&group->local_rd);
+}
+
 uint32_t spread_last(const struct group *group)
 {
 	return group->spread.any ? serial_previous(group->spread.next) : 0;

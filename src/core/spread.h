@@ -30,6 +30,9 @@ void spread_init(struct group *group);
 /* Moves what can be moved, within a budget. */
 void spread_pump(struct group *group);
 
+/* There may be more to send, for which no stripe has room. */
+bool spread_is_blocked(const struct group *group);
+
 /* The serial that Fin and Reset carry: the last of this direction, 0 if there was none. */
 uint32_t spread_last(const struct group *group);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* Whole flows between two engines, in every mode. */
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "tests/unit/core/pair.h"
@@ -402,6 +403,37 @@ START_TEST(test_stripes_join_and_leave)
 END_TEST
 
 /* A stripe dies under a flow: both ends hear of it as a reset, never as an end. */
+/* Windows were full for so long that the governor takes the flow for one that rests: but it has something to send, and nobody else would be woken. */
+START_TEST(test_blocked_for_long)
+{
+	struct pair pair;
+	struct group *group;
+	struct pour bulk = {.size = 400000, .keep = true};
+
+	pair_open(&pair, 1, _i);
+	group = pair.a.group;
+	strcpy(group->engine->settings.congestion, "bbr");
+	bulk.from = pair.a.local;
+	bulk.to = pair.b.local;
+	pair_start_clock(&pair);
+	while (bulk.got < bulk.size) {
+		ck_assert(!pair_is_late(&pair));
+		pour(&bulk);
+		pair_turn(&pair);
+	}
+	ck_assert_ptr_nonnull(group->govern);
+	ck_assert(group->govern->on);
+	group_stop_reading(group);
+	group->govern->used_at -= 5.;
+	local_write(&pair.a, "at last");
+	local_expect(&pair, &pair.b, "at last");
+	/* With nothing more to send it does rest. */
+	group->govern->used_at -= 5.;
+	UNTIL(&pair, !group->govern->on);
+	pair_close(&pair);
+}
+END_TEST
+
 START_TEST(test_stripe_lost)
 {
 	struct pour up = {.size = 1 << 30, .seed = 1, .keep = true};
@@ -441,6 +473,7 @@ int main(void)
 		{test_both_reset_at_once, MODES_ALL},
 		{test_reuse, MODES_EXTENDED},
 		{test_stripes_join_and_leave, MODES_EXTENDED},
+		{test_blocked_for_long, MODES_EXTENDED},
 		{test_stripe_lost, MODES_ALL},
 		{NULL, 0},
 	};

@@ -224,6 +224,7 @@ void pair_begin_startup(struct pair *pair)
 
 	ck_assert_ptr_nonnull(govern);
 	govern->on = govern->startup = true;
+	govern->used_at = ev_now(pair->a.engine->loop);
 	pair->a.group->govern = govern;
 }
 
