@@ -57,14 +57,30 @@ void guest_list(struct stripe *stripe, struct stripe_list *list)
 	TAILQ_INSERT_TAIL(list, stripe, role_link);
 }
 
+/* What it still has to say may be for a flow that goes on by others, and has given it back. */
+static void close_unused(struct stripe *stripe)
+{
+	if (stripe_flush(stripe))
+		stripe_close(stripe, true, "the relay is being stopped");
+}
+
+void guest_close_unused(struct relay *relay)
+{
+	struct stripe *stripe, *next;
+
+	for (stripe = TAILQ_FIRST(&relay->idle); stripe != NULL; stripe = next) {
+		next = TAILQ_NEXT(stripe, role_link);
+		close_unused(stripe);
+	}
+}
+
 static void on_idle(struct stripe *stripe)
 {
 	struct relay *relay = ((struct guest *)stripe->owner)->relay;
 
+	guest_list(stripe, &relay->idle);
 	if (relay->draining)
-		stripe_close(stripe, true, "the relay is being stopped");
-	else
-		guest_list(stripe, &relay->idle);
+		close_unused(stripe);
 	relay_check_drained(relay);
 }
 
@@ -225,4 +241,6 @@ void guest_sweep(struct relay *relay)
 	while ((stripe = TAILQ_FIRST(&relay->idle)) != NULL &&
 	       now - stripe->role_time > relay->settings->idle_timeout)
 		stripe_close(stripe, true, "idle for too long");
+	if (relay->draining)
+		guest_close_unused(relay);
 }

@@ -205,16 +205,15 @@ void relay_check_drained(struct relay *relay)
 	struct relay_front *front = relay->front;
 	relay_drained *drained = front->drained;
 
-	if (drained == NULL || relay->service_count > 0 || relay->engine->leaving > 0)
+	if (drained == NULL || relay->service_count > 0 || relay->engine->leaving > 0 || !TAILQ_EMPTY(&relay->idle))
 		return;
 	front->drained = NULL;
 	drained(front->drained_arg);
 }
 
-static void close_unused(struct relay *relay)
+static void cancel_greetings(struct relay *relay)
 {
 	struct arrival *arrival;
-	struct stripe *stripe;
 
 	while ((arrival = LIST_FIRST(&relay->front->arrivals)) != NULL) {
 		LIST_REMOVE(arrival, link);
@@ -222,15 +221,14 @@ static void close_unused(struct relay *relay)
 		greet_cancel(arrival->greet);
 		free(arrival);
 	}
-	while ((stripe = TAILQ_FIRST(&relay->idle)) != NULL)
-		stripe_close(stripe, true, "the relay is being stopped");
 }
 
 void relay_drain(struct relay *relay, relay_drained *done, void *arg)
 {
 	relay->draining = true;
 	acceptor_close(&relay->front->acceptor);
-	close_unused(relay);
+	cancel_greetings(relay);
+	guest_close_unused(relay);
 	relay->front->drained = done;
 	relay->front->drained_arg = arg;
 	relay_check_drained(relay);
@@ -242,7 +240,8 @@ void relay_abort(struct relay *relay)
 
 	relay->draining = true;
 	acceptor_close(&relay->front->acceptor);
-	close_unused(relay);
+	cancel_greetings(relay);
+	guest_close_unused(relay);
 	while ((service = TAILQ_FIRST(&relay->services)) != NULL)
 		service_abort(service);
 	stripe_close_all(relay->engine);

@@ -101,8 +101,11 @@ void guest_arrives(struct relay *relay, struct handover *handover);
 /* Puts it at the end of one of the relay's lists, or (NULL) of none. */
 void guest_list(struct stripe *stripe, struct stripe_list *list);
 
-/* Closes what has been idle, or held, for too long. */
+/* Closes what has been idle, or held, for too long, and when the relay is being stopped what is idle. */
 void guest_sweep(struct relay *relay);
+
+/* Closes the idle ones that have nothing more to send. */
+void guest_close_unused(struct relay *relay);
 
 /* Peers' counts. False: the peer, or all together, have as many as they may have. */
 bool peer_enter(struct relay *relay, const union addr *address, struct peer **peer);

@@ -24,6 +24,7 @@ UNIT_TESTS = \
 	tests/unit/role/check_acceptor \
 	tests/unit/role/check_ended \
 	tests/unit/role/check_greet \
+	tests/unit/role/check_guest \
 	tests/unit/role/check_relay \
 	tests/unit/role/check_service \
 	tests/unit/role/check_supply \
@@ -73,6 +74,7 @@ tests_unit_role_check_acceptor_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_ended_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_greet_SOURCES = tests/unit/role/check_greet.c $(UNIT_PAIR)
 tests_unit_role_check_greet_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_guest_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_relay_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_service_SOURCES = tests/unit/role/check_service.c $(UNIT_PAIR)
 tests_unit_role_check_service_LDADD = $(UNIT_LIBS)

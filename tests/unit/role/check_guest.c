@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: ISC */
+/* A relay of one worker, whose stripes end in sockets of the test. All of it runs in one thread, by turns. */
+#include "role/service.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/sock.h"
+#include "tests/unit/unit.h"
+#include "wire/greeting.h"
+
+#define PATIENCE 30. /* seconds */
+#define SETTLED 50   /* turns in which nothing more moves */
+
+struct scene {
+	struct relay_settings settings;
+	struct relay_team *team;
+	struct engine *engine;
+	struct relay *relay;
+	int listener;
+	union addr server_address;
+	bool drained;
+};
+
+static void set_up(struct scene *scene)
+{
+	const struct engine_settings engine_settings = {.splice = true};
+	struct relay_settings *settings = &scene->settings;
+	const char *why;
+
+	signal(SIGPIPE, SIG_IGN);
+	memset(scene, 0, sizeof(*scene));
+	ck_assert_int_eq(addr_parse(&scene->server_address, "127.0.0.1:0", 0, false), 0);
+	scene->listener = sock_listen(&scene->server_address, false);
+	ck_assert_int_eq(sock_local(scene->listener, &scene->server_address), 0);
+	ck_assert_int_eq(addr_parse(&settings->listen, "127.0.0.1:0", 0, false), 0);
+	ck_assert_int_eq(sock_claim(&settings->listen), 0);
+	ck_assert_int_eq(rules_add(&settings->rules, true, "127.0.0.0/8", &why), 0);
+	settings->greeting_timeout = settings->connect_timeout = settings->join_timeout = PATIENCE;
+	settings->idle_timeout = 600.;
+	settings->max_stripes = settings->max_stripes_per_peer = settings->max_groups = 100;
+	scene->team = relay_team_new(1);
+	scene->engine = engine_new(&engine_settings);
+	ck_assert_ptr_nonnull(scene->engine);
+	scene->relay = relay_new(scene->engine, settings, scene->team, 0);
+	ck_assert_ptr_nonnull(scene->relay);
+}
+
+static void tear_down(struct scene *scene)
+{
+	relay_free(scene->relay);
+	engine_free(scene->engine);
+	relay_team_free(scene->team);
+	rules_clear(&scene->settings.rules);
+	close(scene->listener);
+}
+
+static void turn(struct scene *scene)
+{
+	ev_run(scene->engine->loop, EVRUN_NOWAIT);
+}
+
+static void on_drained(void *arg)
+{
+	((struct scene *)arg)->drained = true;
+}
+
+/* Reads n bytes, turning until they are there. False at the end of the stripe. */
+static bool hear(struct scene *scene, int fd, void *bytes, size_t n)
+{
+	double deadline = ev_time() + PATIENCE;
+	size_t got = 0;
+	ssize_t result;
+
+	while (got < n) {
+		ck_assert_msg(ev_time() < deadline, "waited in vain for %zu bytes", n - got);
+		turn(scene);
+		result = recv(fd, (uint8_t *)bytes + got, n - got, MSG_DONTWAIT);
+		ck_assert_msg(result >= 0 || errno == EAGAIN, "reset");
+		if (result == 0) {
+			ck_assert_uint_eq(got, 0);
+			return false;
+		}
+		got += result > 0 ? (size_t)result : 0;
+	}
+	return true;
+}
+
+static void say(int fd, const void *bytes, size_t n)
+{
+	ck_assert_int_eq(send(fd, bytes, n, MSG_NOSIGNAL), (int)n);
+}
+
+static void say_control(int fd, const struct control *control)
+{
+	uint8_t bytes[DATAGRAM_HEADER + CONTROL_MAX];
+
+	say(fd, bytes, control_encode(bytes, control));
+}
+
+/* With a small receive buffer, so that it's soon full. */
+static int greeted_stripe(struct scene *scene)
+{
+	static const struct key key;
+	static const uint8_t nonce[NONCE_SIZE];
+	const int size = 16384;
+	uint8_t hello[HELLO_SIZE], challenge[CHALLENGE_SIZE], proof[PROOF_SIZE];
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+	ck_assert_int_eq(connect(fd, &scene->settings.listen.sa, addr_length(&scene->settings.listen)), 0);
+	hello_encode(hello, key.id, nonce);
+	say(fd, hello, sizeof(hello));
+	ck_assert(hear(scene, fd, challenge, sizeof(challenge)));
+	proof_encode(proof, hello, challenge, key.secret);
+	say(fd, proof, sizeof(proof));
+	return fd;
+}
+
+/* Opens a group over both stripes. Returns the server's connection. */
+static int open_group(struct scene *scene, int first, int second)
+{
+	struct control open = {.type = CONTROL_OPEN, .open = {.destination = scene->server_address, .client = scene->server_address}};
+	struct control join = {.type = CONTROL_JOIN};
+	double deadline = ev_time() + PATIENCE;
+	union addr peer;
+	int server;
+
+	say_control(first, &open);
+	while ((server = sock_accept(scene->listener, &peer)) < 0) {
+		ck_assert(ev_time() < deadline);
+		turn(scene);
+	}
+	memcpy(join.join.token, open.open.token, TOKEN_SIZE);
+	say_control(second, &join);
+	return server;
+}
+
+/* The server sends until the relay takes no more, with small buffers of its own. */
+static void fill(struct scene *scene, int server)
+{
+	static const uint8_t bytes[65536];
+	const int size = 4096;
+	struct stripe *stripe;
+	struct counters *counters = &scene->engine->counters;
+	uint64_t before = 0;
+	unsigned turns = 0;
+
+	TAILQ_FOREACH(stripe, &scene->engine->stripes, engine_link)
+		ck_assert_int_eq(setsockopt(stripe->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+	while (turns++ < SETTLED) {
+		ck_assert(send(server, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 || errno == EAGAIN);
+		turn(scene);
+		if (counter_read(&counters->bytes_out) != before)
+			turns = 0;
+		before = counter_read(&counters->bytes_out);
+	}
+}
+
+/* Reads whole datagrams up to the control. False if the stripe ends before. */
+static bool hear_control(struct scene *scene, int fd, enum control_type type)
+{
+	static uint8_t payload[DATAGRAM_MAX_EXTENDED];
+	uint8_t header[DATAGRAM_HEADER];
+	struct datagram datagram;
+	struct control control;
+
+	while (hear(scene, fd, header, sizeof(header))) {
+		datagram = datagram_decode(header);
+		ck_assert(hear(scene, fd, payload, datagram.size));
+		if (datagram.serial == SERIAL_CONTROL && control_decode(&control, payload, datagram.size) == CONTROL_OK &&
+		    control.type == type)
+			return true;
+	}
+	return false;
+}
+
+/* A stripe that is given back while the relay is being stopped still has data, and Detach, for a flow that goes on. */
+START_TEST(test_given_back_while_draining)
+{
+	struct scene scene;
+	int first, second, server;
+	double deadline = ev_time() + PATIENCE;
+
+	set_up(&scene);
+	first = greeted_stripe(&scene);
+	second = greeted_stripe(&scene);
+	server = open_group(&scene, first, second);
+	fill(&scene, server);
+	relay_drain(scene.relay, on_drained, &scene);
+	say_control(second, &(struct control){.type = CONTROL_DETACH});
+	for (unsigned i = 0; i < SETTLED; i++)
+		turn(&scene);
+	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
+	ck_assert(hear_control(&scene, second, CONTROL_DETACH));
+	ck_assert(!hear_control(&scene, second, CONTROL_DETACH));
+	ck_assert_uint_eq(counter_read(&scene.engine->counters.flows_now), 1);
+	ck_assert(!scene.drained);
+	sock_abort(first);
+	while (!scene.drained) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+	}
+	close(second);
+	close(server);
+	tear_down(&scene);
+}
+END_TEST
+
+int main(void)
+{
+	return RUN_TESTS("guest", test_given_back_while_draining);
+}
