@@ -643,9 +643,12 @@ def test_table_that_drops_captured_packets_is_named(net, capture, lines):
 @pytest.mark.parametrize("lines", [[INPUT + " policy drop;", 'iifname { "lo", "lan" } accept'],
                                    [INPUT + " policy drop;", "meta mark & 0x10000000 == 0x10000000 accept"],
                                    [INPUT, "ct state invalid drop", "ip saddr 192.0.2.1 reject"],
-                                   ["type filter hook forward priority 0; policy drop;"]])
+                                   ["type filter hook forward priority 0; policy drop;"],
+                                   ["type nat hook input priority 0;"]])
 def test_table_that_lets_captured_packets_in(net, lines):
     nft(net, "theirs", *lines)
+    net.run("iptables -P INPUT DROP")
+    net.run("nft -f -", input="table arp x { chain c {\ntype filter hook input priority 0; policy drop;\naccept\n}\n}\n")
     net.up()
     net.proxy()
     net.wait_alive()
