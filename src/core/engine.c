@@ -17,8 +17,9 @@
 #define MAX_PIPES 64
 #define MAX_BUFFERS 1024
 
-/* Flows. */
+/* Flows, and the seconds in which they are counted. */
 #define CROWD 16
+#define BUSY_TIME 0.5
 
 /* Milliseconds for which a flow that said something is taken for talking. */
 #define TALK_TIME 500
@@ -77,9 +78,42 @@ bool engine_has_talk(const struct engine *engine)
 	return (at > now ? at - now : now - at) < TALK_TIME;
 }
 
+static uint64_t span_now(const struct engine *engine)
+{
+	return (uint64_t)(ev_now(engine->loop) / BUSY_TIME);
+}
+
+void engine_note_busy(struct engine *engine, uint64_t *span)
+{
+	uint64_t now = span_now(engine);
+
+	if (now != engine->span) {
+		/* It's the time of day: after a gap, or when it was set back, nothing is known of before. */
+		engine->busy_before = now == engine->span + 1 ? engine->busy : 0;
+		engine->busy = 0;
+		engine->span = now;
+	}
+	if (*span == now)
+		return;
+	*span = now;
+	engine->busy++;
+}
+
+void engine_note_over(struct engine *engine, uint64_t span)
+{
+	if (span == engine->span && engine->busy > 0)
+		engine->busy--;
+	else if (span + 1 == engine->span && engine->busy_before > 0)
+		engine->busy_before--;
+}
+
 bool engine_is_crowded(const struct engine *engine)
 {
-	return counter_read(&engine->counters.flows_now) > CROWD;
+	uint64_t now = span_now(engine);
+
+	if (now == engine->span)
+		return engine->busy > CROWD || engine->busy_before > CROWD;
+	return now == engine->span + 1 && engine->busy > CROWD;
 }
 
 static int resolve_congestion(struct engine_settings *settings)

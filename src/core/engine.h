@@ -45,6 +45,8 @@ struct engine {
 	uint8_t *spare;		      /* a buffer for reading ahead that nobody has, or NULL */
 	uint32_t sent, repeated;      /* packets of all stripes, of late: as in struct sock_path */
 	uint32_t received, disordered;
+	uint64_t span;		      /* the half second that it is, or was when a flow was last busy */
+	unsigned busy, busy_before;   /* flows that were in it, and in the one before */
 	unsigned leaving;	    /* those of groups that have ended, not idle yet */
 	struct grave *graves;
 	ev_prepare undertaker;
@@ -60,7 +62,14 @@ struct engine *engine_new(const struct engine_settings *settings);
 void engine_note_talk(struct engine *engine);
 bool engine_has_talk(const struct engine *engine);
 
-/* It has so many flows that one of them can always use what capacity is left, and that their first windows together can overflow the queue. */
+/*
+ * A flow was opened, or has moved something; and: it has ended. *span is the flow's own, 0 at first. Many are open all day that move nothing: they don't
+ * count.
+ */
+void engine_note_busy(struct engine *engine, uint64_t *span);
+void engine_note_over(struct engine *engine, uint64_t span);
+
+/* So many are busy that one of them can always use what capacity is left, and that their first windows together can overflow the queue. */
 bool engine_is_crowded(const struct engine *engine);
 
 /* Frees what begins with the grave, made by malloc(), before the loop next waits. */

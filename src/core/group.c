@@ -69,6 +69,7 @@ struct group *group_new(struct engine *engine, bool base, const struct group_ops
 	spread_init(group);
 	merge_init(group);
 	counter_add(&engine->counters.flows_now, 1);
+	engine_note_busy(engine, &group->busy);
 	return group;
 }
 
@@ -194,6 +195,7 @@ void group_end(struct group *group, enum group_end end, enum reason reason)
 	hold_discard(engine->pool, &group->merge.hold);
 	let_go(group, end);
 	counter_sub(&engine->counters.flows_now, 1);
+	engine_note_over(engine, group->busy);
 	if (end == GROUP_FINISH)
 		counter_add(&engine->counters.flows_finished, 1);
 	else if (end == GROUP_REFUSE)
@@ -277,6 +279,7 @@ void group_check_done(struct group *group)
 void group_count(struct group *group, size_t n)
 {
 	group->moved += n;
+	engine_note_busy(group->engine, &group->busy);
 	if (group->moved < group->grow_at)
 		return;
 	group->grow_at = UINT64_MAX;

@@ -35,6 +35,7 @@ struct group {
 	unsigned stripe_count;
 	unsigned joining; /* base: stripes that are yet to come */
 	uint64_t moved;	  /* payload bytes, both ways */
+	uint64_t busy;	  /* when it last did: engine_note_busy() */
 	uint64_t grow_at;
 	bool base;
 	bool ended;

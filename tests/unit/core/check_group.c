@@ -115,6 +115,64 @@ START_TEST(test_grow)
 }
 END_TEST
 
+/* Flows that were opened, or moved something, in this half second or the last one, and are still there. The loop's time stands still here. */
+START_TEST(test_busy)
+{
+	uint64_t span[17] = {0}, again = 0;
+	struct engine *engine;
+	struct pair pair;
+
+	(void)_i;
+	pair_connect(&pair, 1, 0, true);
+	engine = pair.a.engine;
+	for (unsigned i = 0; i < 17; i++) {
+		ck_assert(!engine_is_crowded(engine));
+		engine_note_busy(engine, &span[i]);
+		engine_note_busy(engine, &span[i]);
+	}
+	ck_assert(engine_is_crowded(engine));
+	engine_note_over(engine, span[0]);
+	ck_assert(!engine_is_crowded(engine));
+	engine_note_busy(engine, &again);
+	ck_assert(engine_is_crowded(engine));
+	/* Half a second later. */
+	engine->span--;
+	ck_assert(engine_is_crowded(engine));
+	engine_note_busy(engine, &again);
+	again = 0;
+	engine_note_busy(engine, &again);
+	ck_assert(engine_is_crowded(engine));
+	engine_note_over(engine, engine->span - 1);
+	ck_assert(!engine_is_crowded(engine));
+	/* Long after. */
+	end_crowd(&pair.a, 100);
+	engine->span -= 2;
+	ck_assert(!engine_is_crowded(engine));
+	pair_close(&pair);
+}
+END_TEST
+
+/* Open flows that are silent are no crowd. */
+START_TEST(test_silent_crowd)
+{
+	struct pair pair;
+
+	(void)_i;
+	pair_open(&pair, 1, 0);
+	counter_add(&pair.a.engine->counters.flows_now, 100);
+	ck_assert(!engine_is_crowded(pair.a.engine));
+	counter_sub(&pair.a.engine->counters.flows_now, 100);
+	ck_assert_uint_eq(pair.a.engine->busy, 1);
+	pair.a.group->busy = pair.a.engine->span -= 4;
+	local_write(&pair.a, "again");
+	local_expect(&pair, &pair.b, "again");
+	ck_assert_uint_eq(pair.a.engine->busy, 1);
+	group_end(pair.a.group, GROUP_ABORT, REASON_SHUTDOWN);
+	ck_assert_uint_eq(pair.a.engine->busy, 0);
+	pair_close(&pair);
+}
+END_TEST
+
 /* Where there are many flows stripes of a long path don't begin with what isn't asked for. */
 START_TEST(test_crowd)
 {
@@ -126,9 +184,8 @@ START_TEST(test_crowd)
 		end_open_group(&pair.a, 0);
 		pair.a.stripes[0]->out.path.rtt_min = 100000;
 		pair.a.stripes[0]->out.path_at = ev_now(pair.a.engine->loop);
-		counter_add(&pair.a.engine->counters.flows_now, others);
+		end_crowd(&pair.a, others);
 		end_bind(&pair.a, 0);
-		counter_sub(&pair.a.engine->counters.flows_now, others);
 		ck_assert(pair.a.stripes[0]->out.settled == (others > 0));
 		pair_close(&pair);
 	}
@@ -320,6 +377,8 @@ int main(void)
 		{test_nothing_there_yet, MODES_ALL},
 		{test_bind_a_dead_stripe, MODES_ALL},
 		{test_grow, MODES_ALL},
+		{test_busy, 1},
+		{test_silent_crowd, 1},
 		{test_crowd, 1},
 		{test_out_of_buffers, MODES_ALL},
 		{test_fairness, MODES_ALL},

@@ -281,9 +281,9 @@ START_TEST(test_wanted)
 	group->moved = REPEAT_YOUNG;
 	ck_assert(!repeat_wanted(group, stripe));
 	group->moved = 0;
-	counter_add(&pair.a.engine->counters.flows_now, 100);
+	end_crowd(&pair.a, 100);
 	ck_assert(!repeat_wanted(group, stripe));
-	counter_sub(&pair.a.engine->counters.flows_now, 100);
+	end_crowd(&pair.a, 0);
 	stripe->out.path.rtt_min = 100;
 	ck_assert(!repeat_wanted(group, stripe));
 	pretend_loss(&pair, 10000, 10);

@@ -218,6 +218,17 @@ void pair_settle(struct pair *pair)
 		pair_turn(pair);
 }
 
+void end_crowd(struct end *end, unsigned flows)
+{
+	uint64_t span;
+
+	end->engine->busy = end->engine->busy_before = 0;
+	while (flows-- > 0) {
+		span = 0;
+		engine_note_busy(end->engine, &span);
+	}
+}
+
 void pair_begin_startup(struct pair *pair)
 {
 	struct govern *govern = calloc(1, sizeof(*govern));

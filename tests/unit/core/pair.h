@@ -71,6 +71,9 @@ bool pair_is_late(const struct pair *pair);
 /* As many turns as anything that's under way needs to show: for what must not happen. */
 void pair_settle(struct pair *pair);
 
+/* So many flows besides those of the test are busy in the engine. */
+void end_crowd(struct end *end, unsigned flows);
+
 /* End a's flow is governed from now on, and finds its speed. */
 void pair_begin_startup(struct pair *pair);
 
