@@ -111,9 +111,11 @@ def fairness(setting, variant, seconds):
             {'series': _series(output['main']), 'rival': _series(output['rival'])}, 1)
 
 
-def objects(setting, variant, size, flows, up, rounds, limit):
+def objects(setting, variant, size, flows, up, rounds, limit, silent=0):
     output = _xfer(setting, variant, 'objects', rounds * (limit + 1) + 30, size=size, flows=flows,
-                   up=up, rounds=rounds, seconds=limit, pause=200)
+                   up=up, rounds=rounds, seconds=limit, pause=200, silent=silent)
+    if output['silent'] < silent:
+        raise MeasureError(f'of {silent} silent flows {output["silent"]} stand')
     # One that isn't done in time counts as one that took just that long: shown as a lower bound.
     times = [[flow['done'] / 1e6 if flow['done'] else limit for flow in of_round]
              for of_round in output['rounds']]

@@ -134,13 +134,19 @@ def fairness(link, seconds=20, **more):
                     **more)
 
 
-def objects(link, size, flows=1, up=False, rounds=None, limit=60, often=False, **more):
-    """Rounds one after the other; in each, `flows` clients get an object at the same time."""
+def objects(link, size, flows=1, up=False, rounds=None, limit=60, often=False, silent=0, **more):
+    """Rounds one after the other; in each, `flows` clients get an object at the same time.
+
+    Beside them stand `silent` flows that say nothing, as a LAN always has some.
+    """
     rounds = 60 if often else rounds
     rounds = rounds or (6 if size * flows <= 1000000 else 2 if size * flows <= 10000000 else 1)
     options = {'size': size, 'flows': flows, 'up': up, 'rounds': rounds, 'limit': limit}
     ideal = link.rtt / 200 + size * flows * 8 / link.limit / 1e6
     name = f'object-{_size(size)}-x{flows}-{link}-{"up" if up else "down"}' + '-often' * often
+    if silent:
+        options['silent'] = silent
+        name += f'-beside{silent}'
     return Scenario(name, 'objects', link, OBJECTS, options, rounds * min(limit, 2 * ideal + 0.5),
                     **more)
 
@@ -196,6 +202,7 @@ def full():
                for loss in (0, 1)]
     result += [objects(Link(loss=1), size, up=up, often=True, variants=NEAR)
                for size in (10000, 100000) for up in (False, True)]
+    result += [objects(Link(loss=1), 100000, often=True, silent=40, variants=NEAR)]
     result += [first_byte(Link(rtt=rtt), variants=FEW) for rtt in (30, 100, 300, 600)]
     result += [first_byte(Link(loss=1), variants=FEW), interactive(Link(), flows=0, variants=FEW)]
     result += [interactive(link, variants=FEW) for link in (Link(), Link(loss=1), Link(10, 30))]

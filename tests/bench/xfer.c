@@ -23,7 +23,7 @@ struct options {
 	const char *mode;
 	struct sockaddr_in to, rival;
 	bool up;
-	unsigned long flows, rounds, pause_ms, ping_ms;
+	unsigned long flows, silent, rounds, pause_ms, ping_ms;
 	uint64_t size;
 	int64_t time; /* ns: how long, or the limit of one round */
 };
@@ -149,6 +149,29 @@ static void bulk(const struct options *options, struct client *client)
 	printf("], ");
 }
 
+/* Opens flows up to `goal`; each has one small answer and then stays. Returns those that stand. */
+static unsigned long raise_to(const struct options *options, struct client *client,
+			      struct flow *flows, unsigned long begun, unsigned long goal)
+{
+	struct request small = { .size = PING_SIZE, .operation = OP_DOWN };
+	int64_t deadline = now_ns() + PATIENCE_S * 1000000000LL;
+	unsigned long opening = 0, standing = 0;
+
+	while (begun < goal || opening) {
+		while (begun < goal && opening < OPENING_AT_ONCE) {
+			flow_open(client, &flows[begun++], &options->to, &small, NULL);
+			opening++;
+		}
+		if (!client_wait(client, deadline))
+			break;
+		/* One that ended later than it stood may be counted here: the sum below is exact. */
+		opening -= opening > 0;
+	}
+	for (unsigned long i = 0; i < begun; i++)
+		standing += flows[i].state == FLOW_DONE;
+	return standing;
+}
+
 /* One round: all at the same time, until each has its object or the time is up. */
 static void objects_round(const struct options *options, struct client *client, struct flow *flows)
 {
@@ -168,11 +191,11 @@ static void objects_round(const struct options *options, struct client *client, 
 
 static void objects(const struct options *options, struct client *client)
 {
-	struct flow *flows = flows_new(options->flows);
+	struct flow *flows = flows_new(options->flows), *silent = flows_new(options->silent + 1);
 	struct timespec pause = { .tv_sec = (time_t)(options->pause_ms / 1000),
 				  .tv_nsec = (long)(options->pause_ms % 1000) * 1000000 };
 
-	printf("{\"rounds\": [");
+	printf("{\"silent\": %lu, \"rounds\": [", raise_to(options, client, silent, 0, options->silent));
 	for (unsigned long i = 0; i < options->rounds; i++) {
 		if (i)
 			nanosleep(&pause, NULL); /* part of what is measured: flows after a quiet time */
@@ -181,6 +204,9 @@ static void objects(const struct options *options, struct client *client)
 		printf("]");
 	}
 	printf("], ");
+	for (unsigned long i = 0; i < options->silent; i++)
+		flow_close(&silent[i]);
+	free(silent);
 	free(flows);
 }
 
@@ -204,29 +230,6 @@ static void rate(const struct options *options, struct client *client)
 	}
 	printf("{\"finished\": %lu, \"failed\": %lu, \"seconds\": %.3f, ", finished, failed,
 	       (double)options->time / 1e9);
-}
-
-/* Opens flows up to `goal`; each has one small answer and then stays. Returns those that stand. */
-static unsigned long raise_to(const struct options *options, struct client *client,
-			      struct flow *flows, unsigned long begun, unsigned long goal)
-{
-	struct request small = { .size = PING_SIZE, .operation = OP_DOWN };
-	int64_t deadline = now_ns() + PATIENCE_S * 1000000000LL;
-	unsigned long opening = 0, standing = 0;
-
-	while (begun < goal || opening) {
-		while (begun < goal && opening < OPENING_AT_ONCE) {
-			flow_open(client, &flows[begun++], &options->to, &small, NULL);
-			opening++;
-		}
-		if (!client_wait(client, deadline))
-			break;
-		/* One that ended later than it stood may be counted here: the sum below is exact. */
-		opening -= opening > 0;
-	}
-	for (unsigned long i = 0; i < begun; i++)
-		standing += flows[i].state == FLOW_DONE;
-	return standing;
 }
 
 /* Each line of the input is a number of flows to have; they stay until the input ends. */
@@ -275,7 +278,8 @@ static void parse(int argc, char **argv, struct options *options, struct run *ru
 		{ "server-netns", 1, NULL, 'n' }, { "port", 1, NULL, 'p' },   { "to", 1, NULL, 't' },
 		{ "rival", 1, NULL, 'r' },	  { "up", 0, NULL, 'u' },     { "flows", 1, NULL, 'f' },
 		{ "rounds", 1, NULL, 'k' },	  { "pause", 1, NULL, 'w' },  { "ping", 1, NULL, 'i' },
-		{ "size", 1, NULL, 's' },	  { "seconds", 1, NULL, 'l' }, { 0 },
+		{ "size", 1, NULL, 's' },	  { "seconds", 1, NULL, 'l' }, { "silent", 1, NULL, 'q' },
+		{ 0 },
 	};
 	int c;
 
@@ -287,6 +291,7 @@ static void parse(int argc, char **argv, struct options *options, struct run *ru
 		case 'r': options->rival = parse_address(optarg); break;
 		case 'u': options->up = true; break;
 		case 'f': options->flows = strtoul(optarg, NULL, 10); break;
+		case 'q': options->silent = strtoul(optarg, NULL, 10); break;
 		case 'k': options->rounds = strtoul(optarg, NULL, 10); break;
 		case 'w': options->pause_ms = strtoul(optarg, NULL, 10); break;
 		case 'i': options->ping_ms = strtoul(optarg, NULL, 10); break;
@@ -299,6 +304,7 @@ static void parse(int argc, char **argv, struct options *options, struct run *ru
 	if (!options->mode || !run->server_namespace || !options->to.sin_port || !run->port) {
 		fprintf(stderr, "usage: xfer --server-netns PATH --port PORT --to ADDR:PORT [--flows N] "
 				"[--seconds S] [--up] [--size BYTES] [--rounds N] [--pause MS] [--ping MS] "
+				"[--silent N] "
 				"[--rival ADDR:PORT] bulk|objects|rate|hold\n");
 		exit(2);
 	}
