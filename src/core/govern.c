@@ -332,7 +332,10 @@ static uint64_t room_left(const struct govern *govern)
 
 static bool is_resting(const struct group *group)
 {
-	return ev_now(group->engine->loop) - group->govern->used_at > REST_TIME;
+	ev_tstamp since = ev_now(group->engine->loop) - group->govern->used_at;
+
+	/* The time of day may be set back. */
+	return since > REST_TIME || since < -REST_TIME;
 }
 
 static ev_tstamp tick_time(const struct group *group)
