@@ -37,6 +37,7 @@ UNIT_TESTS = \
 
 UNIT_LIBS = $(RORO_LIBS) $(CHECK_LIBS)
 UNIT_PAIR = tests/unit/unit.h tests/unit/core/pair.c tests/unit/core/pair.h
+UNIT_RELAY = tests/unit/unit.h tests/unit/role/local_relay.h
 UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
 
 tests_unit_app_check_config_LDADD = $(UNIT_LIBS)
@@ -74,7 +75,9 @@ tests_unit_role_check_acceptor_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_ended_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_greet_SOURCES = tests/unit/role/check_greet.c $(UNIT_PAIR)
 tests_unit_role_check_greet_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_guest_SOURCES = tests/unit/role/check_guest.c $(UNIT_RELAY)
 tests_unit_role_check_guest_LDADD = $(UNIT_LIBS)
+tests_unit_role_check_relay_SOURCES = tests/unit/role/check_relay.c $(UNIT_RELAY)
 tests_unit_role_check_relay_LDADD = $(UNIT_LIBS)
 tests_unit_role_check_service_SOURCES = tests/unit/role/check_service.c $(UNIT_PAIR)
 tests_unit_role_check_service_LDADD = $(UNIT_LIBS)

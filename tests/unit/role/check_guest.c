@@ -3,17 +3,15 @@
 #include "role/service.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "net/sock.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/role/local_relay.h"
 #include "wire/greeting.h"
 
-#define PATIENCE 30. /* seconds */
-#define SETTLED 50   /* turns in which nothing more moves */
+#define SETTLED 50 /* turns in which nothing more moves */
 
 struct scene {
 	struct relay_settings settings;
@@ -28,24 +26,13 @@ struct scene {
 static void set_up(struct scene *scene)
 {
 	const struct engine_settings engine_settings = {.splice = true};
-	struct relay_settings *settings = &scene->settings;
-	const char *why;
 
-	signal(SIGPIPE, SIG_IGN);
 	memset(scene, 0, sizeof(*scene));
-	ck_assert_int_eq(addr_parse(&scene->server_address, "127.0.0.1:0", 0, false), 0);
-	scene->listener = sock_listen(&scene->server_address, false);
-	ck_assert_int_eq(sock_local(scene->listener, &scene->server_address), 0);
-	ck_assert_int_eq(addr_parse(&settings->listen, "127.0.0.1:0", 0, false), 0);
-	ck_assert_int_eq(sock_claim(&settings->listen), 0);
-	ck_assert_int_eq(rules_add(&settings->rules, true, "127.0.0.0/8", &why), 0);
-	settings->greeting_timeout = settings->connect_timeout = settings->join_timeout = PATIENCE;
-	settings->idle_timeout = 600.;
-	settings->max_stripes = settings->max_stripes_per_peer = settings->max_groups = 100;
+	scene->listener = local_relay(&scene->settings, &scene->server_address);
 	scene->team = relay_team_new(1);
 	scene->engine = engine_new(&engine_settings);
 	ck_assert_ptr_nonnull(scene->engine);
-	scene->relay = relay_new(scene->engine, settings, scene->team, 0);
+	scene->relay = relay_new(scene->engine, &scene->settings, scene->team, 0);
 	ck_assert_ptr_nonnull(scene->relay);
 }
 

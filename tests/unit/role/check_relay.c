@@ -4,21 +4,19 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "net/sock.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/role/local_relay.h"
 #include "wire/control.h"
 #include "wire/greeting.h"
 
 #define WORKERS 2
 #define GROUPS 24
 #define STRIPES 3
-#define PATIENCE 30 /* seconds */
 
 /*
  * libev doesn't take a descriptor out of its epoll set when the watcher stops, only when the kernel reports it once more (epoll_modify()
@@ -62,27 +60,16 @@ static void *run(void *arg)
 static void set_up(struct scene *scene)
 {
 	const struct engine_settings engine_settings = {.splice = true};
-	struct relay_settings *settings = &scene->settings;
-	const char *why;
 
-	signal(SIGPIPE, SIG_IGN);
 	memset(scene, 0, sizeof(*scene));
-	ck_assert_int_eq(addr_parse(&scene->server_address, "127.0.0.1:0", 0, false), 0);
-	scene->server = sock_listen(&scene->server_address, false);
-	ck_assert_int_eq(sock_local(scene->server, &scene->server_address), 0);
-	ck_assert_int_eq(addr_parse(&settings->listen, "127.0.0.1:0", 0, false), 0);
-	ck_assert_int_eq(sock_claim(&settings->listen), 0);
-	ck_assert_int_eq(rules_add(&settings->rules, true, "127.0.0.0/8", &why), 0);
-	settings->greeting_timeout = settings->connect_timeout = settings->join_timeout = PATIENCE;
-	settings->idle_timeout = 600.;
-	settings->max_stripes = settings->max_stripes_per_peer = settings->max_groups = 1000;
+	scene->server = local_relay(&scene->settings, &scene->server_address);
 	scene->team = relay_team_new(WORKERS);
 	for (unsigned i = 0; i < WORKERS; i++) {
 		struct worker *w = &scene->workers[i];
 
 		w->engine = engine_new(&engine_settings);
 		ck_assert_ptr_nonnull(w->engine);
-		w->relay = relay_new(w->engine, settings, scene->team, i);
+		w->relay = relay_new(w->engine, &scene->settings, scene->team, i);
 		ck_assert_ptr_nonnull(w->relay);
 		ev_async_init(&w->stop, on_stop);
 		ev_async_start(w->engine->loop, &w->stop);
