@@ -211,24 +211,25 @@ void relay_check_drained(struct relay *relay)
 	drained(front->drained_arg);
 }
 
-static void cancel_greetings(struct relay *relay)
+/* Nothing new comes in, and what is here without a flow goes. */
+static void stop_taking(struct relay *relay)
 {
 	struct arrival *arrival;
 
+	relay->draining = true;
+	acceptor_close(&relay->front->acceptor);
 	while ((arrival = LIST_FIRST(&relay->front->arrivals)) != NULL) {
 		LIST_REMOVE(arrival, link);
 		peer_leave(relay, arrival->peer);
 		greet_cancel(arrival->greet);
 		free(arrival);
 	}
+	guest_close_unused(relay);
 }
 
 void relay_drain(struct relay *relay, relay_drained *done, void *arg)
 {
-	relay->draining = true;
-	acceptor_close(&relay->front->acceptor);
-	cancel_greetings(relay);
-	guest_close_unused(relay);
+	stop_taking(relay);
 	relay->front->drained = done;
 	relay->front->drained_arg = arg;
 	relay_check_drained(relay);
@@ -238,10 +239,7 @@ void relay_abort(struct relay *relay)
 {
 	struct service *service;
 
-	relay->draining = true;
-	acceptor_close(&relay->front->acceptor);
-	cancel_greetings(relay);
-	guest_close_unused(relay);
+	stop_taking(relay);
 	while ((service = TAILQ_FIRST(&relay->services)) != NULL)
 		service_abort(service);
 	stripe_close_all(relay->engine);

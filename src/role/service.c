@@ -57,10 +57,11 @@ static void on_ended(struct group *group, enum reason reason)
 		sock_abort(service->fd);
 	if (log_debugging())
 		tell(service, "ended: ", reason == REASON_NONE ? "finished" : reason_text(reason));
-	if (!group->base)
+	if (!group->base) {
 		HASH_DELETE(by_token, relay->by_token, service);
-	if (!group->base && reason == REASON_NONE)
-		ended_note(&relay->ended, service->token, service->key_id, service->number, ev_now(relay->engine->loop));
+		if (reason == REASON_NONE)
+			ended_note(&relay->ended, service->token, service->key_id, service->number, ev_now(relay->engine->loop));
+	}
 	HASH_DELETE(by_number, relay->by_number, service);
 	TAILQ_REMOVE(&relay->services, service, link);
 	relay->service_count--;

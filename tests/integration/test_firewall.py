@@ -613,14 +613,14 @@ def test_foreign_forward_in_a_chain_is_named(net):
     assert "-A PORTAL -p tcp -m tcp --dport 80 -j REDIRECT" in p.stderr
 
 
+def nft(net, table, *lines):
+    net.run("nft -f -", input=f"table inet {table} {{ chain c {{\n" + "\n".join(lines) + "\n}\n}\n")
+
+
 def test_forward_of_nft_is_named(net):
     nft(net, "theirs", "type nat hook prerouting priority -100;", "tcp dport 81 redirect to :82")
     assert "nft table inet theirs" in net.firewall("check --lan lan").stderr
     assert "nft table" not in net.firewall("check --lan lan --capture redirect").stderr
-
-
-def nft(net, table, *lines):
-    net.run("nft -f -", input=f"table inet {table} {{ chain c {{\n" + "\n".join(lines) + "\n}\n}\n")
 
 
 INPUT = "type filter hook input priority 0;"
