@@ -32,15 +32,14 @@ SERVER_PORTS = [21, 80, 443, 1720, 5060, 8005]
 
 # --- the programs in the namespaces ------------------------------------------------------------
 
-def original_destination(peer, port):
-    """Where the connection from peer:port was going, as conntrack has it."""
-    family = "ipv6" if ":" in peer else "ipv4"
-    out = subprocess.run(["conntrack", "-L", "-f", family, "-p", "tcp", "--orig-src", peer,
-                          "--orig-port-src", str(port)], capture_output=True, text=True).stdout
-    for line in out.splitlines():
-        dst, dport = re.search(r" dst=(\S+)", line)[1], re.search(r" dport=(\d+)", line)[1]
-        return [dst, int(dport)]
-    return None
+def original_destination(conn):
+    """Where the connection was going, as conntrack has it. Not listed: that may miss an entry while
+    others change theirs."""
+    v6 = not conn.getpeername()[0].startswith("::ffff:")
+    raw = conn.getsockopt(socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP, 80, 28)    # SO_ORIGINAL_DST
+    address = raw[8:24] if v6 else raw[4:8]
+    return [socket.inet_ntop(socket.AF_INET6 if v6 else socket.AF_INET, address),
+            int.from_bytes(raw[2:4], "big")]
 
 
 def beat(sign="+"):
@@ -51,12 +50,11 @@ def beat(sign="+"):
 
 def stand_in(name, ports, transparent, beats):
     """Accept on ports, report each connection as a JSON line, then echo until EOF."""
-    def serve(conn, peer):
+    def serve(conn, _):
         with conn, contextlib.suppress(OSError):
-            host = peer[0].removeprefix("::ffff:")
-            report = {"by": name, "local": [conn.getsockname()[0].removeprefix("::ffff:"),
-                                            conn.getsockname()[1]],
-                      "original": original_destination(host, peer[1]) if name == "proxy" else None}
+            local = [conn.getsockname()[0].removeprefix("::ffff:"), conn.getsockname()[1]]
+            report = {"by": name, "local": local,
+                      "original": original_destination(conn) if name == "proxy" else None}
             conn.sendall(json.dumps(report).encode() + b"\n")
             while data := conn.recv(65536):
                 conn.sendall(data)
