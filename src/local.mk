@@ -12,6 +12,7 @@ src_libroro_a_SOURCES = \
 	src/wire/datagram.c src/wire/datagram.h \
 	src/wire/greeting.c src/wire/greeting.h \
 	src/wire/keyring.c src/wire/keyring.h \
+	src/wire/parity.c src/wire/parity.h \
 	src/net/conntrack.c src/net/conntrack.h \
 	src/net/notify.c src/net/notify.h \
 	src/net/privileges.c src/net/privileges.h \
@@ -20,12 +21,14 @@ src_libroro_a_SOURCES = \
 	src/net/hold.c src/net/hold.h \
 	src/net/sock.c src/net/sock.h \
 	src/core/choose.c src/core/choose.h \
+	src/core/cover.c src/core/cover.h \
 	src/core/counters.h \
 	src/core/engine.c src/core/engine.h \
+	src/core/gather.c src/core/gather.h \
 	src/core/govern.c src/core/govern.h \
 	src/core/group.c src/core/group.h \
+	src/core/loss.c src/core/loss.h \
 	src/core/merge.c src/core/merge.h \
-	src/core/repeat.c src/core/repeat.h \
 	src/core/spread.c src/core/spread.h \
 	src/core/stripe.c src/core/stripe.h \
 	src/core/stripe_look.c \
@@ -53,7 +56,7 @@ src_libroro_a_SOURCES = \
 
 # What a program needs to link: the library and what that needs in turn.
 RORO_LIBS = src/libroro.a $(MNL_LIBS) $(CONNTRACK_LIBS) $(SODIUM_LIBS) $(CAPNG_LIBS) $(INIH_LIBS) \
-	$(JANSSON_LIBS) $(EV_LIBS)
+	$(ISAL_LIBS) $(JANSSON_LIBS) $(EV_LIBS)
 
 sbin_PROGRAMS += src/ro-ro-tcp
 src_ro_ro_tcp_SOURCES = src/app/main.c src/app/cmd_check.c src/app/cmd_keygen.c src/app/cmd_proxy.c \

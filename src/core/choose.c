@@ -25,14 +25,20 @@
 #define SECOND 1000000
 #define NEVER UINT64_MAX
 
-/* What arrives later by this part of the time arrives about as soon: round trips are not known better. */
-#define SAME 8
+/* What a covered flow's datagram may arrive later by, as a part of the time, for the sake of evenness. */
+#define LATE 2
 
-/* One stripe in so many, fresh, is kept for what is overdue. */
-#define KEPT 12
+/* It may have so many times as much under way as the others on average. */
+#define LOAD_MAX 2
 
-/* Seconds for which the path of a stripe that may carry a copy is believed to be as it was. */
-#define SPARE_AGE 0.02
+/* Seconds for which the path of a stripe that is full is believed to be as it was. */
+#define FULL_AGE 0.1
+
+/* Microseconds that a parity may leave later for each byte less that is before it on its stripe, a lost packet of which would hold it up. */
+#define BEHIND 7 / 10
+
+/* Seconds for which the path of a stripe that may carry a parity is believed to be as it was. */
+#define PARITY_AGE 0.02
 
 /* What the pacing rate, which is of better times, and the window, which BBR keeps small while it probes for the round trip, let go. */
 static uint64_t rate(const struct sock_path *path)
@@ -88,14 +94,13 @@ uint64_t choose_arrival(const struct sock_path *path, uint32_t size)
 	return time + wait * SECOND / rate(path);
 }
 
-/* Only where another stripe will take what there is, sooner or later: its socket says when. */
-static bool keeps_spares(const struct group *group)
+static bool is_covered(const struct group *group)
 {
 	const struct stripe *stripe;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!stripe->out.spare && stripe_works(stripe) && !stripe->out.path.stalled)
-			return repeat_wanted(group, stripe);
+		if (stripe_works(stripe) && !stripe->out.path.stalled)
+			return cover_is_wanted(group, stripe);
 	}
 	return false;
 }
@@ -106,13 +111,13 @@ static bool has_window(const struct sock_path *path)
 	return used(path) == 0 || room(path) >= DATAGRAM_PACKETS_MIN * clamp(path->mss, MSS_MIN, MSS_MAX);
 }
 
-/* How soon it would bring a datagram; NEVER if it may not have it. even: the flow is one that repeats what it sends. */
+/* How soon it would bring a datagram; NEVER if it may not have it. even: the flow is one that is covered. */
 static uint64_t arrival_on(const struct group *group, const struct stripe *stripe, bool even)
 {
 	const struct spread *spread = &group->spread;
 	uint64_t arrival;
 
-	if (!stripe_can_take(stripe) || (stripe->out.spare && even))
+	if (!stripe_can_take(stripe))
 		return NEVER;
 	/* What waits for a window waits a round trip, while those of other stripes open. */
 	if (govern_in_startup(group) && !has_window(&stripe->out.path))
@@ -126,35 +131,53 @@ static uint64_t arrival_on(const struct group *group, const struct stripe *strip
 	return arrival;
 }
 
-/* In steps of two of the smallest datagrams: so those that a burst doesn't need are left for copies. */
+/* In steps of two of the smallest datagrams: what follows another at once mostly stays on its stripe. */
 static uint32_t load(const struct sock_path *path)
 {
 	return used(path) / (2 * DATAGRAM_PACKETS_MIN * clamp(path->mss, MSS_MIN, MSS_MAX));
 }
 
-/* Of those by which it arrives in time, the one with least under way: a loss holds up all that is behind it, but nothing on other stripes. */
-static struct stripe *least_used(const struct group *group, uint64_t in_time)
+/* True if it will take more as soon as its socket has sent what it has. */
+static bool is_full(struct stripe *stripe)
+{
+	if (!stripe_works(stripe) || stripe_can_take(stripe))
+		return false;
+	stripe_look(stripe, FULL_AGE);
+	return !stripe->out.path.stalled;
+}
+
+/*
+ * Of those by which it arrives in time, the one with least under way: a loss holds up all that is behind it, but nothing on other stripes. NULL if it has
+ * far more than others, which are only full for now: they send slowly, since they were used little before, and would be used little for ever.
+ */
+static struct stripe *least_used(struct group *group, uint64_t in_time)
 {
 	struct stripe *stripe, *best = NULL;
-	uint32_t load_here, least = UINT32_MAX;
+	uint32_t load_here, least = UINT32_MAX, sum = 0, n = 0;
+	bool in;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (arrival_on(group, stripe, true) > in_time)
-			continue;
+		in = arrival_on(group, stripe, true) <= in_time;
 		load_here = load(&stripe->out.path);
+		if (in || is_full(stripe)) {
+			sum += load_here;
+			n++;
+		}
+		if (!in)
+			continue;
 		if (load_here < least || (load_here == least && stripe == group->spread.last)) {
 			least = load_here;
 			best = stripe;
 		}
 	}
-	return best;
+	return least > LOAD_MAX * (sum / n) + 1 ? NULL : best;
 }
 
 struct stripe *choose_stripe(struct group *group)
 {
 	struct stripe *stripe, *best = NULL;
 	uint64_t arrival, earliest = NEVER;
-	bool even = keeps_spares(group);
+	bool even = is_covered(group);
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
 		arrival = arrival_on(group, stripe, even);
@@ -163,45 +186,7 @@ struct stripe *choose_stripe(struct group *group)
 			best = stripe;
 		}
 	}
-	return even && best != NULL ? least_used(group, earliest + earliest / SAME) : best;
-}
-
-/* fresh_too: it may be one that has carried nothing yet. */
-static bool may_repeat(const struct stripe *stripe, uint32_t serial, bool fresh_too)
-{
-	return stripe_works(stripe) && serial_rises(stripe->out.last, serial) && (stripe->out.last != 0 || fresh_too);
-}
-
-static uint32_t spare_room(struct stripe *stripe)
-{
-	stripe_look(stripe, SPARE_AGE);
-	return stripe->out.path.stalled ? 0 : room(&stripe->out.path);
-}
-
-/* Stripes that have carried nothing yet, beyond those that are kept for what is overdue. */
-static unsigned fresh_ones(const struct group *group)
-{
-	unsigned fresh = 0, kept = group->stripe_count / KEPT;
-	const struct stripe *stripe;
-
-	TAILQ_FOREACH(stripe, &group->stripes, group_link)
-		fresh += stripe_works(stripe) && stripe->out.last == 0;
-	return fresh > kept ? fresh - kept : 0;
-}
-
-uint64_t choose_spare_room(struct group *group, uint32_t serial)
-{
-	unsigned fresh = fresh_ones(group);
-	struct stripe *stripe;
-	uint64_t bytes = 0;
-
-	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		if (!may_repeat(stripe, serial, fresh > 0))
-			continue;
-		bytes += spare_room(stripe);
-		fresh -= stripe->out.last == 0;
-	}
-	return bytes;
+	return even && best != NULL ? least_used(group, earliest + earliest / LATE) : best;
 }
 
 /* Microseconds until the last of so many bytes has left: BBR sends one packet after the other. */
@@ -212,22 +197,26 @@ static uint64_t leaves_in(const struct stripe *stripe, uint32_t size)
 	return stripe->out.settled ? (uint64_t)(path->unsent + size) * SECOND / rate(path) : 0;
 }
 
-struct stripe *choose_spare(struct group *group, uint32_t serial, uint32_t size, bool overdue)
+struct stripe *choose_for_parity(struct group *group, uint32_t size)
 {
-	bool fresh_too = overdue || fresh_ones(group) > 0;
+	uint64_t cost, least = UINT64_MAX;
 	struct stripe *stripe, *best = NULL;
-	uint64_t leaves, soonest = UINT64_MAX;
 
+	/* Where windows have no room for the flow itself, what opens is for that. */
+	if (spread_is_blocked(group))
+		return NULL;
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-		/* Asked last: to look for the room may show that it's full. */
-		if (!may_repeat(stripe, serial, fresh_too) || spare_room(stripe) < size || !stripe_can_take(stripe))
+		if (!stripe->parity || !stripe_can_take(stripe))
 			continue;
-		leaves = leaves_in(stripe, size);
-		/* What a lost packet holds up on one stripe isn't held up on the others: the fewer copies on each, the better. */
-		if (leaves > soonest || (leaves == soonest && used(&stripe->out.path) >= used(&best->out.path)))
+		stripe_look(stripe, PARITY_AGE);
+		/* To look may show that it's full. */
+		if (stripe->out.path.stalled || room(&stripe->out.path) < size || !stripe_can_take(stripe))
 			continue;
-		soonest = leaves;
-		best = stripe;
+		cost = leaves_in(stripe, size) + (uint64_t)used(&stripe->out.path) * BEHIND;
+		if (cost < least) {
+			least = cost;
+			best = stripe;
+		}
 	}
 	return best;
 }

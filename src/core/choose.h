@@ -7,20 +7,13 @@
 /* Which stripe the next datagram goes to, and how large it may be. */
 
 /*
- * The stripe by which it's expected to arrive first, of those that aren't kept for copies; NULL if none can take data now. As long as the flow's governed
- * and in startup, it's one whose window lets it go.
+ * The stripe by which it's expected to arrive first, or of those by which it arrives hardly later the one with least under way, if the flow is covered; NULL
+ * if none can take data now. As long as the flow's governed and in startup, it's one whose window lets it go.
  */
 struct stripe *choose_stripe(struct group *group);
 
-/*
- * The stripe by which a copy of a datagram may arrive soon: its window lets all of it go, and it has carried neither the same nor a later datagram, behind
- * which the copy would be read too late. NULL if there's none. Some that have carried nothing yet are kept for copies that are overdue, which are of early
- * datagrams as often as of late ones.
- */
-struct stripe *choose_spare(struct group *group, uint32_t serial, uint32_t size, bool overdue);
-
-/* Bytes for which stripes have room that could carry a copy of this datagram, which isn't overdue, and of any later one. */
-uint64_t choose_spare_room(struct group *group, uint32_t serial);
+/* The stripe by which a parity of this size may arrive soonest, and its window lets all of it go; NULL if there's none. */
+struct stripe *choose_for_parity(struct group *group, uint32_t size);
 
 /* Most payload bytes that this stripe should take at once, if the flow has room for so many: whole packets, three at least. */
 uint32_t choose_size(const struct stripe *stripe, uint64_t room);

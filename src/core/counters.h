@@ -28,11 +28,12 @@
 	X(greetings_refused, "greetings with a wrong or unknown key, or malformed") \
 	X(conntrack_missing, "captured flows that conntrack has no entry for") \
 	X(conntrack_failed, "conntrack questions that failed or timed out") \
-	X(bytes_out, "payload bytes sent over stripes, those sent once more not counted") \
+	X(bytes_out, "payload bytes sent over stripes, parities not counted") \
 	X(bytes_in, "payload bytes received over stripes") \
 	X(datagrams_out, "data datagrams sent") \
-	X(datagrams_repeated, "data datagrams sent once more, on another stripe") \
+	X(parities_out, "parities sent of young flows' datagrams") \
 	X(datagrams_in, "data datagrams received") \
+	X(datagrams_recovered, "data datagrams made from others and parities") \
 	X(bytes_spliced, "payload bytes that went through a pipe, both ways") \
 	X(pipes_now, "pipes that exist") \
 	X(pipes_busy_now, "pipes with bytes in them") \

@@ -4,7 +4,7 @@
 
 #include "core/govern.h"
 #include "core/group.h"
-#include "core/repeat.h"
+#include "core/loss.h"
 
 /* A flow that has moved less than this isn't governed, and has no struct govern. Bytes. */
 #define GOVERN_AT (256 * 1024)
@@ -138,7 +138,7 @@ static struct govern_sample add_up(struct group *group)
 		.moved = group->moved,
 		.stripes = group->stripe_count,
 		.talk = engine_has_talk(group->engine),
-		.lossy = repeat_loses_out(group->engine),
+		.lossy = loss_is_out(group->engine),
 	};
 	struct govern *govern = group->govern;
 	uint32_t rtt = UINT32_MAX, rtt_ever = UINT32_MAX;

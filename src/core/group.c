@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "core/gather.h"
 #include "core/group.h"
 
 /* From a reset of the local socket until the stripes must be free of it, as doc/protocol.md says of Reset. Seconds. */
@@ -107,13 +108,12 @@ void group_add(struct group *group, struct stripe *stripe, const struct control 
 	stripe_set_state(stripe, STRIPE_BOUND);
 	stripe->group = group;
 	stripe->in.parked = false;
-	stripe->out.counted = stripe->out.carried = false;
+	stripe->out.counted = stripe->out.carried = stripe->out.used = false;
 	stripe->out.last = 0;
 	/* What was known of it is of when it last carried something, and that has mostly arrived, or it wouldn't be idle. */
 	stripe->out.path.flying = stripe->out.path.unsent = 0;
 	TAILQ_INSERT_TAIL(&group->stripes, stripe, group_link);
 	group->stripe_count++;
-	stripe->out.spare = group->stripe_count % REPEAT_SPARE == 0;
 	/* Reno would be long in recovering from what their first windows lose. */
 	if (engine_is_crowded(group->engine)) {
 		stripe_look(stripe, PATH_AGE_CROWD);
@@ -142,6 +142,7 @@ void group_confirm(struct group *group, struct stripe *stripe)
 void group_remove(struct group *group, struct stripe *stripe)
 {
 	stripe->out.asked = stripe->out.waits = false;
+	gather_forget(stripe);
 	TAILQ_REMOVE(&group->stripes, stripe, group_link);
 	group->stripe_count--;
 	stripe->group = NULL;
@@ -191,6 +192,7 @@ void group_end(struct group *group, enum group_end end, enum reason reason)
 	close_local(group, end == GROUP_FINISH);
 	spread_stop(group);
 	merge_stop(group);
+	gather_stop(group);
 	govern_stop(group);
 	hold_discard(engine->pool, &group->merge.hold);
 	let_go(group, end);

@@ -2,9 +2,9 @@
 #ifndef CORE_GROUP_H
 #define CORE_GROUP_H
 
+#include "core/cover.h"
 #include "core/govern.h"
 #include "core/merge.h"
-#include "core/repeat.h"
 #include "core/spread.h"
 #include "core/stripe.h"
 
@@ -46,7 +46,8 @@ struct group {
 	struct spread spread;
 	struct merge merge;
 	struct govern *govern; /* NULL until it's needed */
-	struct repeat *repeat; /* likewise */
+	struct cover *cover;   /* likewise */
+	struct gather *gather; /* likewise */
 };
 
 /* Returns NULL with errno set. */

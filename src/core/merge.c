@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "core/gather.h"
 #include "core/group.h"
 #include "core/merge.h"
 
@@ -40,8 +41,7 @@ static bool complete(const struct merge *merge)
 				 : merge->delivered > 0 && serial_previous(merge->due) == merge->final;
 }
 
-/* It was delivered: another stripe was faster. */
-static bool is_late(const struct merge *merge, uint32_t serial)
+bool merge_is_late(const struct merge *merge, uint32_t serial)
 {
 	uint32_t behind = serial_distance(serial, merge->due);
 
@@ -57,7 +57,7 @@ static bool serial_makes_sense(const struct group *group, const struct stripe_in
 
 	if (!serial_rises(in->last, serial))
 		return false;
-	if (is_late(merge, serial))
+	if (merge_is_late(merge, serial))
 		return !group->base;
 	if (ahead >= SERIAL_WINDOW || complete(merge))
 		return false;
@@ -93,20 +93,28 @@ bool merge_arrived(struct group *group, struct stripe *stripe)
 {
 	struct merge *merge = &group->merge;
 	struct stripe_in *in = &stripe->in;
+	const struct gather_piece *piece;
 	const struct stripe *other;
 
 	if (!in->known && !serial_makes_sense(group, in))
 		return false;
 	in->known = true;
 	in->last = in->datagram.serial;
-	in->late = is_late(merge, in->last);
+	in->late = merge_is_late(merge, in->last);
 	if (in->late) {
 		merge->repeated = true;
 		return true;
 	}
+	piece = gather_find(group, in->last);
+	if (piece != NULL) {
+		in->late = true;
+		return piece->size == in->datagram.size;
+	}
 	other = in->last == merge->due ? merge->current : find_parked(group, in->last);
 	if (other != NULL && !repeats(group, stripe, other))
 		return false;
+	if (in->kept && other == NULL && gather_begin(stripe))
+		return true;
 	if (in->last == merge->due) {
 		merge->current = stripe;
 		return true;
@@ -193,7 +201,7 @@ void merge_stripe_ended(struct group *group)
 /* It has the due datagram, or what has come of it. */
 static bool has_due(const struct stripe_in *in)
 {
-	return in->parsed && in->known && !in->parked && !in->late;
+	return in->parsed && in->known && !in->parked && !in->late && in->piece == NULL;
 }
 
 /* What other stripes still have, or will have, of the datagram that's done is dropped. */
@@ -225,13 +233,11 @@ static void unpark(struct group *group)
 	}
 }
 
-static void datagram_done(struct group *group, struct stripe *stripe)
+/* The due datagram was delivered whole. */
+static void serial_done(struct group *group)
 {
 	struct merge *merge = &group->merge;
 
-	stripe_await(stripe, 1);
-
-	stripe->in.parsed = false;
 	merge->current = NULL;
 	merge->delivered++;
 	merge->passed = 0;
@@ -240,6 +246,13 @@ static void datagram_done(struct group *group, struct stripe *stripe)
 	merge->due = serial_next(merge->due);
 	counter_add(&group->engine->counters.datagrams_in, 1);
 	unpark(group);
+}
+
+static void datagram_done(struct group *group, struct stripe *stripe)
+{
+	stripe_await(stripe, 1);
+	stripe->in.parsed = false;
+	serial_done(group);
 	/* Its next header: it may be due itself, or end the flow. */
 	stripe_read(stripe);
 }
@@ -391,6 +404,29 @@ static bool catch_up(struct stripe *stripe, uint32_t n)
 	return result == 1;
 }
 
+/* Passes on what was gathered of the due datagram, but for what a stripe has brought of it before. False if the local socket takes no more. */
+static bool pass_gathered(struct group *group, const struct gather_piece *piece)
+{
+	struct merge *merge = &group->merge;
+	ssize_t n = send(group->local, piece->bytes + PARITY_PREFIX + merge->passed, piece->size - merge->passed,
+			 MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (n < 0 && errno == EAGAIN) {
+		wait_for_local(group);
+		return false;
+	}
+	if (n < 0) {
+		group_local_failed(group, errno);
+		return false;
+	}
+	merge->passed += (uint32_t)n;
+	counter_add(&group->engine->counters.bytes_in, (uint64_t)n);
+	if (merge->passed == piece->size)
+		serial_done(group);
+	group_count(group, (size_t)n);
+	return true;
+}
+
 static void spend(size_t *budget, size_t n)
 {
 	if (n < STEP_COST)
@@ -402,6 +438,7 @@ static void spend(size_t *budget, size_t n)
 static bool step(struct group *group, size_t *budget)
 {
 	struct merge *merge = &group->merge;
+	const struct gather_piece *piece;
 	struct stripe *stripe;
 	uint32_t own;
 	bool go_on;
@@ -409,12 +446,16 @@ static bool step(struct group *group, size_t *budget)
 
 	if (!hold_empty(&merge->hold) && !deliver(group))
 		return false;
-	stripe = merge->current;
-	if (stripe == NULL) {
-		if (complete(merge))
-			end_reached(group);
+	if (complete(merge)) {
+		end_reached(group);
 		return false;
 	}
+	piece = gather_find(group, merge->due);
+	if (piece != NULL)
+		return pass_gathered(group, piece);
+	stripe = merge->current;
+	if (stripe == NULL)
+		return false;
 	if (*budget == 0) {
 		stripe_read_later(stripe);
 		return false;

@@ -44,6 +44,9 @@ bool merge_end(struct group *group, uint32_t final, bool reset);
 /* Base protocol: a stripe has reached EOF at a datagram's end. */
 void merge_stripe_ended(struct group *group);
 
+/* It was delivered: it has come by another stripe, or was recovered. */
+bool merge_is_late(const struct merge *merge, uint32_t serial);
+
 void merge_stop(struct group *group);
 
 /* All that the peer had to say has arrived, if it isn't delivered yet. */

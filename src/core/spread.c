@@ -41,7 +41,7 @@ void spread_stop(struct group *group)
 {
 	group->spread.stopped = true;
 	hold_unwait(group->engine->pool, &group->spread.waiter);
-	repeat_stop(group);
+	cover_stop(group);
 	group_stop_reading(group);
 }
 
@@ -116,6 +116,7 @@ void spread_say_end(struct group *group)
 static void end_reached(struct group *group)
 {
 	group->spread.eof = true;
+	cover_end(group);
 	spread_say_end(group);
 	group_stop_reading(group);
 }
@@ -147,7 +148,7 @@ static void read_failed(struct group *group, ssize_t n, int error)
 }
 
 /* What has come for the stripe, max at most, is a datagram now. */
-static void count_datagram(struct group *group, struct stripe *stripe, size_t n, size_t max)
+static void count_datagram(struct group *group, struct stripe *stripe, size_t n, size_t max, bool keep)
 {
 	struct spread *spread = &group->spread;
 	struct engine *engine = group->engine;
@@ -155,7 +156,7 @@ static void count_datagram(struct group *group, struct stripe *stripe, size_t n,
 	spread->bulk = n >= STRIPE_BULK;
 	spread->full = n >= max;
 	spread->dry = false;
-	stripe_start(stripe, spread->next, (uint32_t)n);
+	stripe_start(stripe, spread->next, (uint32_t)n, keep);
 	spread->next = serial_next(spread->next);
 	spread->any = true;
 	spread->last = stripe;
@@ -171,9 +172,14 @@ static void count_datagram(struct group *group, struct stripe *stripe, size_t n,
 static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 {
 	struct hold *hold = &stripe->out.datagram;
-	bool keep = repeat_wanted(group, stripe);
-	ssize_t more = 1, n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk && !keep);
-	int error = errno;
+	bool keep = cover_is_wanted(group, stripe);
+	ssize_t more = 1, n;
+	int error;
+
+	if (keep)
+		max = choose_size(stripe, 1) < DATAGRAM_KEPT_MAX ? choose_size(stripe, 1) : DATAGRAM_KEPT_MAX;
+	n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk && !keep);
+	error = errno;
 
 	if (n <= 0) {
 		read_failed(group, n, error);
@@ -184,13 +190,13 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		error = errno;
 		n += more > 0 ? more : 0;
 	}
-	count_datagram(group, stripe, (size_t)n, max);
+	count_datagram(group, stripe, (size_t)n, max, keep && hold->buffer != NULL);
 	if ((size_t)n < max && !govern_is_bulk(group))
 		engine_note_talk(group->engine);
 	if (!keep)
-		repeat_stop(group);
+		cover_stop(group);
 	else if (hold->buffer != NULL)
-		repeat_keep(group, stripe, hold_bytes(hold) + DATAGRAM_HEADER, (size_t)n);
+		cover_keep(group, stripe, hold_bytes(hold) + DATAGRAM_HEADER, (size_t)n);
 	if (more == 0 || (more < 0 && error != ENOBUFS)) {
 		group->spread.drained = true;
 		read_failed(group, more, error);

@@ -99,23 +99,15 @@ static void flush_no_more(struct stripe *stripe)
 	TAILQ_REMOVE(&stripe->engine->unflushed, stripe, flush_link);
 }
 
-/* Bytes that the socket hasn't taken yet. */
-static uint32_t waiting(const struct stripe_out *out)
-{
-	return out->datagram.length + out->datagram.prefix_left + out->queued;
-}
-
 /* Sends what is waiting. Returns 1 when nothing is left, 0 when the socket is full, -1 with errno set. */
 static int push(struct stripe *stripe)
 {
 	struct stripe_out *out = &stripe->out;
 	struct hold_wrap wrap = {out->controls, out->before, (size_t)(out->queued - out->before)};
-	uint32_t before = waiting(out);
 	int result = hold_drain_wrapped(stripe->engine->pool, &out->datagram, stripe->fd, &wrap);
 
 	out->before = (uint16_t)wrap.before;
 	out->queued = (uint16_t)(wrap.before + wrap.behind);
-	out->given += before - waiting(out);
 	if (out->queued > 0) {
 		memmove(out->controls, wrap.bytes, out->queued);
 	} else {
@@ -294,19 +286,25 @@ bool stripe_can_take(const struct stripe *stripe)
 	return stripe_works(stripe) && stripe->out.writable && hold_empty(&stripe->out.datagram);
 }
 
-void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size)
+static void put_header(struct stripe *stripe, uint32_t serial, uint32_t size)
 {
 	uint8_t header[DATAGRAM_HEADER];
 
 	datagram_encode(header, serial, size);
 	hold_put_prefix(&stripe->out.datagram, header);
 	stripe->out.before = stripe->out.queued;
+	stripe->out.used = true;
+}
+
+void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size, bool kept)
+{
+	put_header(stripe, serial, kept && stripe->parity ? size | DATAGRAM_KEPT : size);
 	stripe->out.last = serial;
 }
 
-uint32_t stripe_end(const struct stripe *stripe)
+void stripe_start_parity(struct stripe *stripe, uint32_t serial, uint32_t size)
 {
-	return stripe->out.given + waiting(&stripe->out);
+	put_header(stripe, serial, size | DATAGRAM_PARITY);
 }
 
 bool stripe_flush(struct stripe *stripe)
@@ -378,7 +376,7 @@ static void send_detach(struct stripe *stripe)
 	if (stripe->detach_sent)
 		return;
 	stripe->detach_sent = true;
-	if (stripe->out.last != 0)
+	if (stripe->out.used)
 		say_worn(stripe);
 	stripe_send(stripe, &(struct control){.type = CONTROL_DETACH});
 }

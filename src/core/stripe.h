@@ -58,6 +58,7 @@ struct stripe_in {
 	bool parsed;  /* datagram is valid: its payload comes next */
 	bool known;   /* the merge has judged the data datagram */
 	bool parked;  /* it isn't due: not read */
+	bool kept, parity; /* the datagram's flags: see gather.h */
 	bool late;    /* another stripe has brought the same already: it's dropped */
 	bool eof;
 	uint8_t dry;  /* splices in a row that found nothing */
@@ -65,6 +66,7 @@ struct stripe_in {
 	uint32_t left; /* bytes of the payload still to come */
 	uint32_t wanted; /* bytes that must have come before we're woken, if more than 1 */
 	uint32_t last; /* the last data serial here, 0 before the first */
+	struct gather_piece *piece; /* where its payload is gathered; NULL if it isn't */
 };
 
 /* The outgoing half: whole datagrams, controls between them. */
@@ -78,14 +80,12 @@ struct stripe_out {
 	bool shut;     /* base protocol: FIN sent */
 	bool asked;    /* the peer has yet to confirm that it is bound: see group_confirm() */
 	bool waits;    /* and takes no data before */
-	bool carried;  /* data of this flow has gone out on it, and not only copies */
-	bool spare;    /* kept for copies while it repeats datagrams: see repeat.h */
+	bool used;     /* anything of this flow's data has gone out on it */
+	bool carried;  /* data of this flow has gone out on it, and not only parity */
 	bool settled;  /* uses the congestion control that was asked for */
 	bool governed; /* a flow that moved much has found out what its path carries */
 	bool counted;  /* path.delivered is of this flow's time */
 	uint32_t last; /* the last data serial of this flow, 0 before the first */
-	uint32_t given;	/* bytes that the socket has taken, modulo 2^32 */
-	uint32_t acknowledged, unsent; /* of these, when last looked: by the peer's kernel, and still in the socket */
 	uint32_t unsent_limit;
 	struct sock_path path;
 	ev_tstamp path_at; /* when path was asked for; 0: never */
@@ -107,6 +107,7 @@ struct stripe {
 	int fd;
 	enum stripe_state state;
 	bool base;
+	bool parity; /* both ends know DATAGRAM_KEPT and DATAGRAM_PARITY */
 	bool closed;
 	bool detach_sent, detach_received;
 	bool worn; /* too slow for another flow, as one of the ends has found when it left one */
@@ -155,15 +156,14 @@ bool stripe_queue(struct stripe *stripe, const struct control *control);
  */
 void stripe_send(struct stripe *stripe, const struct control *control);
 
-/* Its hold has the payload of a datagram: puts the header in front. */
-void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size);
+/* Its hold has the payload of a datagram: puts the header in front. kept: parity may cover it, if the peer knows of that. */
+void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size, bool kept);
+
+/* The same for a parity, whose first piece has that serial. */
+void stripe_start_parity(struct stripe *stripe, uint32_t serial, uint32_t size);
 
 /* Sends what is waiting now. True if nothing is left; false if something is, or if the stripe has ended. */
 bool stripe_flush(struct stripe *stripe);
-
-/* Where what was given to it until now ends, as out.given counts. And: sees what of it is acknowledged, and what isn't sent. */
-uint32_t stripe_end(const struct stripe *stripe);
-void stripe_look_back(struct stripe *stripe);
 
 /* True if a new datagram may be given to it; and if it may be as soon as it isn't full any more. */
 bool stripe_can_take(const struct stripe *stripe);
@@ -211,6 +211,9 @@ void stripe_release_ahead(struct stripe *stripe);
 
 /* Waits for reading until so many bytes have come: 1 is any. */
 void stripe_await(struct stripe *stripe, uint32_t bytes);
+
+/* Copies what has come of the payload to out; n says how much. Returns 1 if that's all of it; 0 for wait until readable; -1 for ended. */
+int stripe_take(struct stripe *stripe, uint8_t *out, uint32_t *n);
 
 /* Drops up to n bytes of payload. Returns 1 for done, go on; 0 for wait until readable; -1 for ended. */
 int stripe_skip(struct stripe *stripe, uint32_t n);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: ISC */
 #include "core/choose.h"
-#include "core/repeat.h"
+#include "core/loss.h"
 #include "core/stripe.h"
 
 /* Packets: the window of a new connection (TCP_INIT_CWND in include/net/tcp.h). */
@@ -30,7 +30,7 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;
 	out->path_at = now;
-	repeat_learn(stripe->engine, &before, &out->path);
+	loss_learn(stripe->engine, &before, &out->path);
 	/* A small window that's large enough stays as it is: BBR would send what it lets go packet by packet. */
 	if (is_shrunk(&out->path) && is_limiting(&out->path))
 		stripe_settle(stripe);
@@ -69,20 +69,4 @@ bool stripe_is_worn(const struct stripe *stripe)
 	if (out->governed || path->rtt_min < STRIPE_RTT_SHORT || engine_is_crowded(stripe->engine))
 		return false;
 	return path->window < good && path->rtt <= path->rtt_min + path->rtt_min / 4;
-}
-
-void stripe_look_back(struct stripe *stripe)
-{
-	struct stripe_out *out = &stripe->out;
-	int unsent, unacknowledged;
-
-	/* Most have nothing under way, as was seen before. */
-	if (out->acknowledged == out->given)
-		return;
-	unsent = sock_unsent(stripe->fd);
-	unacknowledged = sock_unacknowledged(stripe->fd);
-	if (unsent < 0 || unacknowledged < 0)
-		return;
-	out->unsent = (uint32_t)unsent;
-	out->acknowledged = out->given - (uint32_t)unacknowledged;
 }

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "core/gather.h"
 #include "core/group.h"
 #include "core/stripe.h"
 
@@ -191,6 +192,27 @@ int stripe_skip(struct stripe *stripe, uint32_t n)
 	return 1;
 }
 
+int stripe_take(struct stripe *stripe, uint8_t *out, uint32_t *n)
+{
+	struct stripe_in *in = &stripe->in;
+	uint32_t wanted = in->left;
+	ssize_t got = 0;
+
+	*n = wanted < in->ahead.n ? wanted : in->ahead.n;
+	if (*n > 0)
+		memcpy(out, in->ahead.bytes + in->ahead.start, *n);
+	hold_take_ahead(&in->ahead, *n);
+	if (*n < wanted && !in->drained) {
+		got = recv(stripe->fd, out + *n, wanted - *n, MSG_DONTWAIT);
+		if (got == 0 || (got < 0 && errno != EAGAIN))
+			return read_failed(stripe, got);
+		*n += got > 0 ? (uint32_t)got : 0;
+	}
+	in->left -= *n;
+	in->drained = in->left > 0;
+	return in->left > 0 ? 0 : 1;
+}
+
 static int drop_payload(struct stripe *stripe)
 {
 	int result = stripe_skip(stripe, stripe->in.left);
@@ -200,16 +222,52 @@ static int drop_payload(struct stripe *stripe)
 	return result;
 }
 
+/* Reads on in what is gathered. */
+static int gather(struct stripe *stripe)
+{
+	struct gather_piece *piece = stripe->in.piece;
+	size_t before = stripe->in.parity ? 0 : PARITY_PREFIX;
+	uint32_t n;
+	int result = stripe_take(stripe, piece->bytes + before + piece->got, &n);
+
+	if (result < 0)
+		return result;
+	piece->got += n;
+	if (result == 0)
+		return 0;
+	stripe->in.parsed = false;
+	if (!gather_whole(stripe)) {
+		violate(stripe, "a parity that makes no sense");
+		return -1;
+	}
+	merge_pump(stripe->group);
+	return stripe->closed ? -1 : 1;
+}
+
+static int read_parity(struct stripe *stripe)
+{
+	if (!stripe->in.late && gather_begin_parity(stripe))
+		return gather(stripe);
+	stripe->in.late = true;
+	return drop_payload(stripe);
+}
+
 static int read_data(struct stripe *stripe)
 {
 	switch (stripe->state) {
 	case STRIPE_BOUND:
+		if (stripe->in.piece != NULL)
+			return gather(stripe);
+		if (stripe->in.parity)
+			return read_parity(stripe);
 		if (stripe->group->merge.current != stripe && !merge_arrived(stripe->group, stripe)) {
 			violate(stripe, "a serial that makes no sense");
 			return -1;
 		}
 		if (stripe->in.late)
 			return drop_payload(stripe);
+		if (stripe->in.piece != NULL)
+			return gather(stripe);
 		if (!stripe->in.parked)
 			merge_pump(stripe->group);
 		return -1;
@@ -231,7 +289,22 @@ static bool header_is_sane(const struct stripe *stripe, const struct datagram *d
 		return datagram->serial != SERIAL_CONTROL;
 	if (datagram->serial == SERIAL_CONTROL)
 		return datagram->size >= CONTROL_MIN && datagram->size <= CONTROL_MAX;
-	return datagram->size <= DATAGRAM_MAX_EXTENDED;
+	if (stripe->in.parity)
+		return stripe->in.kept == false && datagram->size > PARITY_HEADER + PARITY_PREFIX &&
+		       datagram->size <= PARITY_HEADER + PARITY_PREFIX + DATAGRAM_KEPT_MAX;
+	return datagram->size <= (stripe->in.kept ? DATAGRAM_KEPT_MAX : DATAGRAM_MAX_EXTENDED);
+}
+
+static void take_flags(struct stripe *stripe)
+{
+	struct stripe_in *in = &stripe->in;
+
+	in->kept = in->parity = false;
+	if (!stripe->parity || in->datagram.serial == SERIAL_CONTROL)
+		return;
+	in->kept = in->datagram.size & DATAGRAM_KEPT;
+	in->parity = in->datagram.size & DATAGRAM_PARITY;
+	in->datagram.size &= ~(DATAGRAM_KEPT | DATAGRAM_PARITY);
 }
 
 static int read_header(struct stripe *stripe)
@@ -243,6 +316,7 @@ static int read_header(struct stripe *stripe)
 		return result;
 	in->datagram = datagram_decode(in->ahead.bytes + in->ahead.start);
 	hold_take_ahead(&in->ahead, DATAGRAM_HEADER);
+	take_flags(stripe);
 	if (!header_is_sane(stripe, &in->datagram)) {
 		violate(stripe, "malformed datagram header");
 		return -1;

@@ -256,13 +256,6 @@ int sock_path(int fd, struct sock_path *path)
 	return 0;
 }
 
-int sock_unsent(int fd)
-{
-	int bytes;
-
-	return ioctl(fd, SIOCOUTQNSD, &bytes) < 0 ? -1 : bytes;
-}
-
 int sock_unacknowledged(int fd)
 {
 	int bytes;

@@ -78,8 +78,7 @@ struct sock_path {
 /* Returns 0 or -1. */
 int sock_path(int fd, struct sock_path *path);
 
-/* Bytes in the socket that the peer's kernel hasn't acknowledged, and of these such as weren't sent yet; -1 on error. */
+/* Bytes in the socket that the peer's kernel hasn't acknowledged; -1 on error. */
 int sock_unacknowledged(int fd);
-int sock_unsent(int fd);
 
 #endif

@@ -30,12 +30,18 @@ static void stop(struct dial *dial)
 	ev_timer_stop(dial->loop, &dial->timer);
 }
 
-static void finish(struct dial *dial, int fd, uint32_t number, const char *why)
+static void fail(struct dial *dial, const char *why)
 {
 	stop(dial);
-	if (fd < 0)
-		close(dial->fd);
-	dial->done(dial->arg, dial, fd, number, why);
+	close(dial->fd);
+	dial->done(dial->arg, dial, -1, NULL, why);
+	free(dial);
+}
+
+static void finish(struct dial *dial, const struct dial_result *result)
+{
+	stop(dial);
+	dial->done(dial->arg, dial, dial->fd, result, NULL);
 	free(dial);
 }
 
@@ -63,9 +69,9 @@ static void take_number(struct dial *dial)
 	uint32_t number = get_u32(dial->answer);
 
 	if (number == 0 || number >= EXTENSION_FIRST || (dial->plan.number != 0 && number != dial->plan.number))
-		finish(dial, -1, 0, "the relay answered with a wrong connection number");
+		fail(dial, "the relay answered with a wrong connection number");
 	else
-		finish(dial, dial->fd, number, NULL);
+		finish(dial, &(struct dial_result){.number = number});
 }
 
 static void take_challenge(struct dial *dial)
@@ -74,18 +80,18 @@ static void take_challenge(struct dial *dial)
 	uint8_t proof[PROOF_SIZE];
 
 	if (error == GREETING_PROOF_BAD) {
-		finish(dial, -1, 0, "the relay does not have our key");
+		fail(dial, "the relay does not have our key");
 		return;
 	}
 	if (error != GREETING_OK) {
-		finish(dial, -1, 0, greeting_error_text(error));
+		fail(dial, greeting_error_text(error));
 		return;
 	}
 	proof_encode(proof, dial->hello, dial->answer, dial->plan.key->secret);
 	if (send_all(dial->fd, proof, sizeof(proof)))
-		finish(dial, dial->fd, 0, NULL);
+		finish(dial, &(struct dial_result){.features = challenge_features(dial->answer)});
 	else
-		finish(dial, -1, 0, "the relay closed the connection during the greeting");
+		fail(dial, "the relay closed the connection during the greeting");
 }
 
 static void on_readable(struct dial *dial)
@@ -96,7 +102,7 @@ static void on_readable(struct dial *dial)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n <= 0) {
-		finish(dial, -1, 0, "the relay closed the connection during the greeting");
+		fail(dial, "the relay closed the connection during the greeting");
 		return;
 	}
 	dial->have += (size_t)n;
@@ -135,12 +141,12 @@ static void on_event(struct ev_loop *loop, ev_io *io, int revents)
 	}
 	error = sock_error(dial->fd);
 	if (error != 0) {
-		finish(dial, -1, 0, connect_error_text(error));
+		fail(dial, connect_error_text(error));
 		return;
 	}
 	dial->connected = true;
 	if (!say_hello(dial)) {
-		finish(dial, -1, 0, "the relay closed the connection during the greeting");
+		fail(dial, "the relay closed the connection during the greeting");
 		return;
 	}
 	ev_io_stop(loop, io);
@@ -154,7 +160,7 @@ static void on_timeout(struct ev_loop *loop, ev_timer *timer, int revents)
 
 	(void)loop;
 	(void)revents;
-	finish(dial, -1, 0, dial->connected ? "no answer to the greeting" : "connection timed out");
+	fail(dial, dial->connected ? "no answer to the greeting" : "connection timed out");
 }
 
 struct dial *dial_start(struct ev_loop *loop, const struct dial_plan *plan, dial_done *done, void *arg)

@@ -21,11 +21,16 @@ struct dial_plan {
 
 struct dial;
 
+struct dial_result {
+	uint32_t number;   /* base: what the relay answered */
+	uint32_t features; /* extended: what both ends will use */
+};
+
 /*
- * Once, from the loop: fd is the greeted connection, the receiver's now, and number what the base relay answered; or fd is -1 and why is a
- * constant text. The dial is gone when it returns.
+ * Once, from the loop: fd is the greeted connection, the receiver's now; or fd is -1, result NULL, and why a constant text. The dial is gone when
+ * it returns.
  */
-typedef void dial_done(void *arg, struct dial *dial, int fd, uint32_t number, const char *why);
+typedef void dial_done(void *arg, struct dial *dial, int fd, const struct dial_result *result, const char *why);
 
 /* The plan is copied; what it points to must last. Returns NULL with errno set: then done isn't called. */
 struct dial *dial_start(struct ev_loop *loop, const struct dial_plan *plan, dial_done *done, void *arg);

@@ -11,7 +11,7 @@
 
 /*
  * The groups of a relay that have ended by Fin both ways, the oldest first. A Join that was lost, and sent again by TCP, may come when all that it
- * carries has long come by other stripes, as copies, and its group is gone: then it needn't wait for an Open, and there's nothing lost.
+ * carries has long come by other stripes, as parity or copies, and its group is gone: then it needn't wait for an Open, and there's nothing lost.
  */
 struct ended {
 	uint8_t token[TOKEN_SIZE];

@@ -14,7 +14,7 @@
  */
 #define FAN_BULK 12
 
-/* Where packets get lost, windows grow more slowly, and copies of what is sent first need stripes. */
+/* Where packets get lost, windows grow more slowly, and the less is on each stripe, the less a loss holds up. */
 #define FAN_LOSSY (2 * FAN_BULK)
 
 /* Stripes given back at a look when it has turned out that nothing gets lost. */

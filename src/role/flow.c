@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "core/loss.h"
 #include "net/sock.h"
 #include "role/flow.h"
 
@@ -152,7 +153,7 @@ static void on_grow(struct group *group)
 
 	note_bulk(flow);
 	flow_share(flow, true);
-	fan_note_loss(&flow->fan, repeat_may_be_lossy(group->engine));
+	fan_note_loss(&flow->fan, loss_is_likely(group->engine));
 	fan_bulk(&flow->fan, flow->proxy->bulk_flows);
 	follow_fan(flow);
 }
@@ -309,7 +310,7 @@ static void on_idle(struct stripe *stripe)
 {
 	struct proxy *proxy = stripe->owner;
 
-	/* For repeat_may_be_lossy(): of what came nothing else tells. */
+	/* For loss_is_likely(): of what came nothing else tells. */
 	stripe_look(stripe, IDLE_AGE);
 	if (stripe->worn)
 		supply_replace(proxy->supply, stripe);
@@ -346,7 +347,7 @@ void flow_look(struct flow *flow)
 
 	if (group == NULL || group->ended || flow->proxy->supply == NULL)
 		return;
-	fan_note_loss(&flow->fan, repeat_may_be_lossy(group->engine));
+	fan_note_loss(&flow->fan, loss_is_likely(group->engine));
 	fan_look(&flow->fan, group->moved, flow->proxy->bulk_flows, ask_rtt(flow));
 	if (flow->fan.target == flow->fan.least && group->grow_at == UINT64_MAX)
 		group->grow_at = group->moved + GROW_AT;
@@ -360,7 +361,7 @@ void flow_look(struct flow *flow)
 static unsigned first_share(const struct flow *flow)
 {
 	const struct proxy_settings *settings = flow->proxy->settings;
-	unsigned bulk = repeat_may_be_lossy(flow->proxy->engine) ? FAN_LOSSY : FAN_BULK;
+	unsigned bulk = loss_is_likely(flow->proxy->engine) ? FAN_LOSSY : FAN_BULK;
 	unsigned most = settings->stripes < bulk ? settings->stripes : bulk;
 	unsigned ready = supply_ready(flow->proxy->supply);
 	unsigned share = ready > 2 * FAN_BULK ? ready - FAN_BULK : ready / 2; /* what's left is for the next */

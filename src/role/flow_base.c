@@ -18,7 +18,7 @@ static void on_closed(struct stripe *stripe, const char *why)
 
 static const struct stripe_ops base_stripe_ops = {.control = stripe_refuse_control, .idle = stripe_end_idle, .closed = on_closed};
 
-static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const char *why);
+static void dialled(void *arg, struct dial *dial, int fd, const struct dial_result *result, const char *why);
 
 static bool dial_one(struct flow *flow, uint32_t number)
 {
@@ -48,7 +48,7 @@ static void dial_others(struct flow *flow)
 	}
 }
 
-static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const char *why)
+static void dialled(void *arg, struct dial *dial, int fd, const struct dial_result *result, const char *why)
 {
 	struct flow_dial *entry = arg;
 	struct flow *flow = entry->flow;
@@ -72,7 +72,7 @@ static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const
 	group->joining--;
 	group_add(group, stripe, NULL);
 	if (!group->ended && group->number == 0) {
-		group->number = number;
+		group->number = result->number;
 		dial_others(flow);
 	}
 }

@@ -82,6 +82,7 @@ static void take_hello(struct greet *greet)
 	find_secret(greet);
 	randombytes_buf(nonce, sizeof(nonce));
 	challenge_encode(greet->challenge, greet->hello, greet->secret, nonce);
+	greet->result.features = challenge_features(greet->challenge);
 	/* The first bytes on a connection always fit into its send buffer. */
 	if (send(greet->fd, greet->challenge, CHALLENGE_SIZE, MSG_DONTWAIT | MSG_NOSIGNAL) != CHALLENGE_SIZE)
 		refuse(greet, "closed during the greeting");

@@ -15,6 +15,7 @@ struct greet_result {
 	bool base;
 	uint32_t number;	      /* base: what the proxy sent */
 	uint8_t key_id[KEY_ID_SIZE]; /* extended: the key it has shown to have */
+	uint32_t features;	      /* extended: what both ends will use */
 };
 
 /* Once, from the loop: result is NULL if it came to nothing (fd is closed then; why tells), else fd is the receiver's. */

@@ -166,9 +166,9 @@ struct guest *guest_make(struct relay *relay, const union addr *address, const u
 	return guest;
 }
 
-void guest_new(struct relay *relay, int fd, const union addr *peer, const uint8_t key_id[KEY_ID_SIZE])
+void guest_new(struct relay *relay, int fd, const union addr *peer, const struct greet_result *greeted)
 {
-	struct guest *guest = guest_make(relay, peer, key_id);
+	struct guest *guest = guest_make(relay, peer, greeted->key_id);
 
 	if (guest != NULL)
 		guest->stripe = stripe_new(relay->engine, fd, false, &guest_ops, guest);
@@ -179,6 +179,7 @@ void guest_new(struct relay *relay, int fd, const union addr *peer, const uint8_
 			guest_free(guest);
 		return;
 	}
+	guest->stripe->parity = (greeted->features & FEATURE_PARITY) != 0;
 	guest_list(guest->stripe, &relay->idle);
 }
 

@@ -82,7 +82,7 @@ static void on_greeted(void *arg, struct greet *greet, int fd, const struct gree
 		counter_add(&relay->engine->counters.greetings_refused, 1);
 		complain(relay->front, &address, why);
 	} else if (!result->base) {
-		guest_new(relay, fd, &address, result->key_id);
+		guest_new(relay, fd, &address, result);
 	} else if (result->number != 0 && team_owner(relay->team, result->number) != relay->index) {
 		hand_over_base(relay, fd, result->number, &address);
 	} else {

@@ -7,6 +7,7 @@
 
 #include "core/group.h"
 #include "role/ended.h"
+#include "role/greet.h"
 #include "role/relay.h"
 #include "role/team.h"
 
@@ -88,8 +89,8 @@ bool service_forbidden(const struct relay_settings *settings, int routes, const 
 
 void service_abort(struct service *service);
 
-/* Takes over fd, greeted by peer with the key. */
-void guest_new(struct relay *relay, int fd, const union addr *peer, const uint8_t key_id[KEY_ID_SIZE]);
+/* Takes over fd, greeted by peer in the extended protocol. */
+void guest_new(struct relay *relay, int fd, const union addr *peer, const struct greet_result *greeted);
 
 /* The record of a stripe from this address, counted within the limits; NULL if they're reached. And its end. */
 struct guest *guest_make(struct relay *relay, const union addr *address, const uint8_t key_id[KEY_ID_SIZE]);

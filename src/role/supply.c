@@ -41,7 +41,7 @@ struct supply {
 	bool stopped;
 };
 
-static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const char *why);
+static void dialled(void *arg, struct dial *dial, int fd, const struct dial_result *result, const char *why);
 
 static void complain(struct supply *supply, const char *why)
 {
@@ -188,14 +188,13 @@ void supply_forget(struct supply *supply, struct stripe *stripe)
 		unlist(supply, stripe);
 }
 
-static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const char *why)
+static void dialled(void *arg, struct dial *dial, int fd, const struct dial_result *result, const char *why)
 {
 	struct dial_entry *entry = arg;
 	struct supply *supply = entry->supply;
 	struct stripe *stripe;
 
 	(void)dial;
-	(void)number;
 	LIST_REMOVE(entry, link);
 	supply->dialling--;
 	free(entry);
@@ -212,6 +211,7 @@ static void dialled(void *arg, struct dial *dial, int fd, uint32_t number, const
 		disappoint(supply, "out of memory");
 		return;
 	}
+	stripe->parity = (result->features & FEATURE_PARITY) != 0;
 	supply_put(supply, stripe);
 	cover(supply);
 	disappoint(supply, "no connection could be begun");

@@ -9,6 +9,14 @@
 #define DATAGRAM_HEADER 8
 #define DATAGRAM_MAX_EXTENDED (1u << 20) /* payload bytes; the base protocol has no bound */
 
+/*
+ * In the size of a data datagram, on a stripe whose ends know FEATURE_PARITY: doc/protocol.md
+ * section 3.6.
+ */
+#define DATAGRAM_KEPT 0x80000000u   /* parity that comes later may be over it */
+#define DATAGRAM_PARITY 0x40000000u /* it is parity, and takes no serial */
+#define DATAGRAM_KEPT_MAX 16384u    /* payload bytes of a kept one */
+
 #define SERIAL_CONTROL 0u
 #define SERIAL_FIRST 1u
 #define SERIAL_LAST 0xffffffffu

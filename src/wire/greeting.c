@@ -15,7 +15,7 @@
 #define CHALLENGE_NONCE 12
 #define CHALLENGE_PROOF (CHALLENGE_NONCE + NONCE_SIZE)
 
-#define FEATURES_KNOWN 0u
+#define FEATURES_KNOWN FEATURE_PARITY
 
 _Static_assert(HELLO_NONCE + NONCE_SIZE == HELLO_SIZE, "layout of Hello");
 _Static_assert(CHALLENGE_PROOF + PROOF_SIZE == CHALLENGE_SIZE, "layout of Challenge");
@@ -93,6 +93,11 @@ enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE],
 	return sodium_memcmp(expected, challenge + CHALLENGE_PROOF, PROOF_SIZE) == 0
 		       ? GREETING_OK
 		       : GREETING_PROOF_BAD;
+}
+
+uint32_t challenge_features(const uint8_t challenge[CHALLENGE_SIZE])
+{
+	return get_u32(challenge + FEATURES);
 }
 
 void proof_encode(uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE],

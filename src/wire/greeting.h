@@ -11,6 +11,7 @@
 #define EXTENSION_WORD 0xffff0001u
 #define EXTENSION_FIRST 0xffff0000u /* first words from here up are no connection numbers */
 #define GREETING_VERSION 1
+#define FEATURE_PARITY 1u
 
 #define KEY_ID_SIZE 8
 #define KEY_SIZE 32
@@ -48,6 +49,9 @@ void challenge_encode(uint8_t challenge[CHALLENGE_SIZE], const uint8_t hello[HEL
 enum greeting_error challenge_check(const uint8_t challenge[CHALLENGE_SIZE],
 				    const uint8_t hello[HELLO_SIZE],
 				    const uint8_t secret[KEY_SIZE]);
+
+/* Both, of a Challenge that was checked or encoded: the features that both will use. */
+uint32_t challenge_features(const uint8_t challenge[CHALLENGE_SIZE]);
 
 /* Proxy: proves that it has the secret, too. */
 void proof_encode(uint8_t proof[PROOF_SIZE], const uint8_t hello[HELLO_SIZE],

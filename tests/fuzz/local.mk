@@ -7,6 +7,7 @@ FUZZ_TARGETS = \
 	tests/fuzz/fuzz_datagram \
 	tests/fuzz/fuzz_greeting \
 	tests/fuzz/fuzz_keyring \
+	tests/fuzz/fuzz_parity \
 	tests/fuzz/fuzz_rules
 
 if FUZZERS
@@ -33,6 +34,9 @@ tests_fuzz_fuzz_greeting_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_keyring_SOURCES = tests/fuzz/fuzz_keyring.c $(FUZZ_ALL)
 tests_fuzz_fuzz_keyring_LDADD = $(RORO_LIBS)
 tests_fuzz_fuzz_keyring_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_fuzz_parity_SOURCES = tests/fuzz/fuzz_parity.c $(FUZZ_ALL)
+tests_fuzz_fuzz_parity_LDADD = $(RORO_LIBS)
+tests_fuzz_fuzz_parity_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_rules_SOURCES = tests/fuzz/fuzz_rules.c $(FUZZ_ALL)
 tests_fuzz_fuzz_rules_LDADD = $(RORO_LIBS)
 tests_fuzz_fuzz_rules_LDFLAGS = $(FUZZ_LINK)

@@ -20,6 +20,7 @@ from base_speaker import Broken, datagram, receive_exactly, serial_after
 
 EXTENSION = 0xffff0001
 VERSION = 1
+PARITY = 1  # a feature, which this speaker doesn't have
 LARGEST_DATAGRAM = 1 << 20
 OPEN, JOIN, NUMBER, CONNECTED, FAILED, FIN, RESET, DETACH, PING, PONG = range(1, 11)
 OPTIONAL = 0x8000

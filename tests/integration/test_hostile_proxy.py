@@ -174,14 +174,15 @@ def test_greeting_in_crumbs(scene):
         x.Stripe(sock).ping()
 
 
-@pytest.mark.parametrize('version, features', [(2, 0), (0xffff, 0), (1, 0xffffffff)])
+@pytest.mark.parametrize('version, features', [(2, 0), (0xffff, 0), (1, 0xffffffff),
+                                               (1, 0xfffffffe)])
 def test_later_version_is_talked_down(scene, version, features):
     """A proxy from the future is served with what both know."""
     with scene.connect() as sock:
         greeting = x.hello(version=version, features=features)
         sock.sendall(greeting)
         answer = x.receive_exactly(sock, 76)
-        assert struct.unpack('!IHHI', answer[:12]) == (x.EXTENSION, 1, 0, 0)
+        assert struct.unpack('!IHHI', answer[:12]) == (x.EXTENSION, 1, 0, features & x.PARITY)
         sock.sendall(x.proof(x.NO_KEY[1], greeting, answer))
         x.Stripe(sock).ping()
 

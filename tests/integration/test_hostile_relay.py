@@ -103,7 +103,7 @@ def bad_greetings():
         'another extension': lambda hello: x.challenge(secret, hello, extension=0xffff0002),
         'version 0': lambda hello: x.challenge(secret, hello, version=0),
         'version above the offer': lambda hello: x.challenge(secret, hello, version=2),
-        'features not offered': lambda hello: x.challenge(secret, hello, features=1),
+        'features not offered': lambda hello: x.challenge(secret, hello, features=2),
         'another key': lambda hello: x.challenge(b'k' * 32, hello),
         'proof of another Hello': lambda hello: x.challenge(secret, x.hello()),
         'the Hello again': lambda hello: hello + hello[:24],

@@ -73,13 +73,13 @@ def test_over_a_bad_link(make_gateway, lab, mode, stripes, link, size, listener,
 
 
 def test_short_flows_over_a_bad_link(make_gateway, mode, lab, listener, sockets):
-    """Once losses are known of, what young flows send is sent once more, and comes but once."""
-    # Before the first stripe: one that has seen a shorter path takes this one for short, on which nothing is repeated.
+    """Once losses are known of, young flows are covered by parity, from which what is held up is made; and all comes but once."""
+    # Before the first stripe: one that has seen a shorter path takes this one for short, on which nothing is covered.
     lab.set(rate='100mbit', delay='10ms', loss='3%')
     gateway = make_gateway(mode=mode)
     deadline = time.monotonic() + PATIENCE
-    while not all(daemon.counter('datagrams_repeated') for daemon in gateway.daemons()):
-        assert time.monotonic() < deadline, 'nothing was repeated'
+    while not all(daemon.counter('datagrams_recovered') for daemon in gateway.daemons()):
+        assert time.monotonic() < deadline, 'nothing was recovered'
         client, server = sockets(*gateway.pair(listener))
         for round in range(3):  # with a rest after each, and none after the last
             data = noise(60_000, round)

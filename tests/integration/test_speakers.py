@@ -141,6 +141,8 @@ def test_extended_agrees_with_the_vectors():
     key = raw('challenge', 'key')
     greeting, answer = raw('hello'), raw('challenge')
     assert extended_speaker.hello(raw('hello', 'key_id'), raw('hello', 'proxy_nonce')) == greeting
+    assert extended_speaker.hello(raw('hello', 'key_id'), raw('hello', 'proxy_nonce'),
+                                  features=extended_speaker.PARITY) == raw('hello-parity')
     assert extended_speaker.mac(key, b'ro-ro-tcp relay 1', greeting, answer[:44]) == answer[44:]
     assert extended_speaker.proof(key, greeting, answer) == raw('proof')
     token = raw('open-ipv4', 'token')

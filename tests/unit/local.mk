@@ -10,11 +10,14 @@ UNIT_TESTS = \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
 	tests/unit/core/check_choose \
+	tests/unit/core/check_copies \
+	tests/unit/core/check_cover \
 	tests/unit/core/check_group \
 	tests/unit/core/check_flow \
+	tests/unit/core/check_gather \
 	tests/unit/core/check_govern \
+	tests/unit/core/check_loss \
 	tests/unit/core/check_merge \
-	tests/unit/core/check_repeat \
 	tests/unit/core/check_stripe \
 	tests/unit/net/check_conntrack \
 	tests/unit/net/check_hangup \
@@ -33,7 +36,8 @@ UNIT_TESTS = \
 	tests/unit/wire/check_control \
 	tests/unit/wire/check_datagram \
 	tests/unit/wire/check_greeting \
-	tests/unit/wire/check_keyring
+	tests/unit/wire/check_keyring \
+	tests/unit/wire/check_parity
 
 UNIT_LIBS = $(RORO_LIBS) $(CHECK_LIBS)
 UNIT_PAIR = tests/unit/unit.h tests/unit/core/pair.c tests/unit/core/pair.h
@@ -58,8 +62,14 @@ tests_unit_core_check_govern_SOURCES = tests/unit/core/check_govern.c $(UNIT_PAI
 tests_unit_core_check_govern_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)
 tests_unit_core_check_merge_LDADD = $(UNIT_LIBS)
-tests_unit_core_check_repeat_SOURCES = tests/unit/core/check_repeat.c $(UNIT_PAIR)
-tests_unit_core_check_repeat_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_copies_SOURCES = tests/unit/core/check_copies.c $(UNIT_PAIR)
+tests_unit_core_check_copies_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_cover_SOURCES = tests/unit/core/check_cover.c $(UNIT_PAIR)
+tests_unit_core_check_cover_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_gather_SOURCES = tests/unit/core/check_gather.c $(UNIT_PAIR)
+tests_unit_core_check_gather_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_loss_SOURCES = tests/unit/core/check_loss.c $(UNIT_PAIR)
+tests_unit_core_check_loss_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_stripe_SOURCES = tests/unit/core/check_stripe.c $(UNIT_PAIR)
 tests_unit_core_check_stripe_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
@@ -93,6 +103,8 @@ tests_unit_wire_check_datagram_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_greeting_SOURCES = tests/unit/wire/check_greeting.c $(UNIT_VECTORS)
 tests_unit_wire_check_greeting_LDADD = $(UNIT_LIBS)
 tests_unit_wire_check_keyring_LDADD = $(UNIT_LIBS)
+tests_unit_wire_check_parity_SOURCES = tests/unit/wire/check_parity.c $(UNIT_VECTORS)
+tests_unit_wire_check_parity_LDADD = $(UNIT_LIBS)
 
 if HAVE_CHECK
 check_PROGRAMS += $(UNIT_TESTS)

@@ -15,14 +15,18 @@ INTRODUCTION = """\
 # Test vectors for doc/protocol.md, written by make_vectors.py: change that, not this.
 #
 # Each [section] is one message. Its lines are NAME = VALUE; "bytes" is the whole message as it goes over the wire.
-#   hexadecimal:     bytes, payload, token, ping, key_id, key, proxy_nonce, relay_nonce, hello, challenge
-#   decimal:         serial, size, number, reason, version, features, type
+#   hexadecimal:     bytes, payload, token, ping, key_id, key, proxy_nonce, relay_nonce, hello, challenge, set, piece_N
+#   decimal:         serial, size (flags not counted), number, reason, version, features, type, first, blocks, block, index,
+#                    serials (of the block, with a blank between them)
 #   IPv4:PORT or [IPv6]:PORT:  destination, client
 # "verdict" says what a receiver does with a control datagram: ok (the fields are its meaning), skip (unknown and optional), or
 # bad (it ends the stripe).
 """
 
 EXTENSION = 0xFFFF0001
+FEATURE_PARITY = 1
+KEPT = 0x80000000
+PARITY = 0x40000000
 KEY_ID = bytes.fromhex("726f2d726f2d3031")
 KEY = bytes(range(0x40, 0x60))
 PROXY_NONCE = bytes(range(0x80, 0xA0))
@@ -36,8 +40,8 @@ def section(name, **fields):
         print(f"{field} = {value.hex() if isinstance(value, bytes) else value}".rstrip())
 
 
-def datagram(serial, payload):
-    return struct.pack("!II", serial, len(payload)) + payload
+def datagram(serial, payload, flags=0):
+    return struct.pack("!II", serial, flags | len(payload)) + payload
 
 
 def control(kind, body=b""):
@@ -68,14 +72,67 @@ def transmission():
         section(f"datagram-{name}", serial=serial, size=len(payload), payload=payload, bytes=datagram(serial, payload))
 
 
-def greeting(suffix, key_id, key):
-    hello = struct.pack("!IHHI8s32s", EXTENSION, 1, 0, 0, key_id, PROXY_NONCE)
-    head = struct.pack("!IHHI32s", EXTENSION, 1, 0, 0, RELAY_NONCE)
+def product(a, b):
+    """In GF(2^8)."""
+    result = 0
+    while b:
+        result ^= a if b & 1 else 0
+        a, b = a << 1 ^ (0x11D if a & 0x80 else 0), b >> 1
+    return result
+
+
+def inverse(a):
+    return next(b for b in range(256) if product(a, b) == 1)
+
+
+def crc32c(data):
+    """Without the inversion in the end."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+def parity_header(first, bits, blocks, block, index):
+    """Returns the set, and the header."""
+    members = sum(1 << bit for bit in bits).to_bytes(32, "little")
+    return members, struct.pack("!I32sBBBB", first, members, blocks, block, index, 0)
+
+
+def parity_bytes(payloads, index):
+    length = 8 + max(map(len, payloads))
+    result = bytes(length)
+    for number, payload in enumerate(payloads):
+        factor = inverse((len(payloads) + index) ^ number)
+        piece = (struct.pack("!II", len(payload), crc32c(payload)) + payload).ljust(length, b"\0")
+        result = bytes(before ^ product(factor, byte) for before, byte in zip(result, piece))
+    return result
+
+
+def parity():
+    section("datagram-kept", serial=3, size=5, payload=b"again", bytes=datagram(3, b"again", KEPT))
+    assert crc32c(b"123456789") ^ 0xFFFFFFFF == 0xE3069283
+    members, header = parity_header(0xFFFFFFFE, (0, 1, 3, 4, 9, 17, 255), 2, 1, 5)
+    section("parity-header", first=0xFFFFFFFE, set=members, blocks=2, block=1, index=5, serials="4294967295 3 16",
+            bytes=header)
+    payloads = (b"hello", b"", bytes(range(0xF0, 0x100)))
+    _, header = parity_header(7, (0, 1, 2), 1, 0, 1)
+    payload = header + parity_bytes(payloads, 1)
+    section("parity", piece_0=payloads[0], piece_1=payloads[1], piece_2=payloads[2], serial=7, size=len(payload),
+            bytes=datagram(7, payload, PARITY))
+
+
+def greeting(suffix, key_id, key, features=0):
+    hello = struct.pack("!IHHI8s32s", EXTENSION, 1, 0, features, key_id, PROXY_NONCE)
+    head = struct.pack("!IHHI32s", EXTENSION, 1, 0, features, RELAY_NONCE)
     challenge = head + mac(key, b"ro-ro-tcp relay 1", hello, head)
     proof = mac(key, b"ro-ro-tcp proxy 1", hello, challenge)
     assert (len(hello), len(challenge), len(proof)) == (52, 76, 32)
-    section(f"hello{suffix}", version=1, features=0, key_id=key_id, proxy_nonce=PROXY_NONCE, bytes=hello)
-    section(f"challenge{suffix}", version=1, features=0, key=key, hello=hello, relay_nonce=RELAY_NONCE, bytes=challenge)
+    section(f"hello{suffix}", version=1, features=features, key_id=key_id, proxy_nonce=PROXY_NONCE, bytes=hello)
+    section(f"challenge{suffix}", version=1, features=features, key=key, hello=hello, relay_nonce=RELAY_NONCE,
+            bytes=challenge)
     section(f"proof{suffix}", key=key, hello=hello, challenge=challenge, bytes=proof)
 
 
@@ -120,7 +177,9 @@ def unusual_control_datagrams():
 print(INTRODUCTION, end="")
 base_protocol()
 transmission()
+parity()
 greeting("", KEY_ID, KEY)
 greeting("-without-key", bytes(8), bytes(32))
+greeting("-parity", KEY_ID, KEY, FEATURE_PARITY)
 control_datagrams()
 unusual_control_datagrams()

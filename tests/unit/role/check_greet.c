@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sodium.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ struct outcome {
 	int fd;
 	bool refused;
 	struct greet_result result;
-	uint32_t number;
+	struct dial_result dial_result;
 	const char *why;
 };
 
@@ -36,16 +37,18 @@ struct scene {
 	struct greet *greet;
 };
 
-static void on_dialled(void *arg, struct dial *dial, int fd, uint32_t number, const char *why)
+static void on_dialled(void *arg, struct dial *dial, int fd, const struct dial_result *result, const char *why)
 {
 	struct scene *scene = arg;
 
 	ck_assert_ptr_eq(dial, scene->dial);
 	ck_assert((fd < 0) == (why != NULL));
+	ck_assert((fd < 0) == (result == NULL));
 	scene->dialled.calls++;
 	scene->dialled.fd = fd;
-	scene->dialled.number = number;
 	scene->dialled.why = why;
+	if (result != NULL)
+		scene->dialled.dial_result = *result;
 }
 
 static void on_greeted(void *arg, struct greet *greet, int fd, const struct greet_result *result, const char *why)
@@ -133,6 +136,8 @@ START_TEST(test_right_keys)
 		ck_assert_int_ge(scene.greeted.fd, 0);
 		ck_assert(!scene.greeted.result.base);
 		ck_assert_mem_eq(scene.greeted.result.key_id, key->id, KEY_ID_SIZE);
+		ck_assert_uint_eq(scene.dialled.dial_result.features, FEATURE_PARITY);
+		ck_assert_uint_eq(scene.greeted.result.features, FEATURE_PARITY);
 		tear_down(&scene);
 	}
 }
@@ -314,6 +319,64 @@ START_TEST(test_cut_short)
 }
 END_TEST
 
+/* As a relay does that knows none. */
+static void answer_without_features(uint8_t challenge[CHALLENGE_SIZE], const uint8_t hello[HELLO_SIZE])
+{
+	static const char label[] = "ro-ro-tcp relay 1";
+	const size_t head = CHALLENGE_SIZE - PROOF_SIZE;
+	crypto_auth_hmacsha512256_state state;
+
+	memset(challenge, 0, head);
+	put_u32(challenge, EXTENSION_WORD);
+	put_u16(challenge + 4, GREETING_VERSION);
+	crypto_auth_hmacsha512256_init(&state, keys[0].secret, KEY_SIZE);
+	crypto_auth_hmacsha512256_update(&state, (const uint8_t *)label, strlen(label));
+	crypto_auth_hmacsha512256_update(&state, hello, HELLO_SIZE);
+	crypto_auth_hmacsha512256_update(&state, challenge, head);
+	crypto_auth_hmacsha512256_final(&state, challenge + head);
+}
+
+/* Neither end uses what the other doesn't know. */
+START_TEST(test_features)
+{
+	static const uint8_t nonce[NONCE_SIZE];
+	static const uint32_t offers[] = {0, FEATURE_PARITY, ~FEATURE_PARITY, ~0u};
+	uint8_t hello[HELLO_SIZE], challenge[CHALLENGE_SIZE], proof[PROOF_SIZE];
+	struct scene scene;
+	int fds[2], fd;
+
+	for (size_t i = 0; i < sizeof(offers) / sizeof(offers[0]); i++) {
+		set_up(&scene, &both);
+		tcp_pair(fds);
+		start_greet(&scene, fds[1]);
+		hello_encode(hello, keys[0].id, nonce);
+		put_u32(hello + 8, offers[i]);
+		say(fds[0], hello, HELLO_SIZE);
+		hear(&scene, fds[0], challenge, CHALLENGE_SIZE);
+		proof_encode(proof, hello, challenge, keys[0].secret);
+		say(fds[0], proof, PROOF_SIZE);
+		while (scene.greeted.calls == 0)
+			ev_run(scene.loop, EVRUN_ONCE);
+		ck_assert_uint_eq(scene.greeted.result.features, offers[i] & FEATURE_PARITY);
+		close_socket(&fds[0]);
+		tear_down(&scene);
+	}
+	set_up(&scene, &both);
+	start_dial(&scene, &keys[0], false, 0);
+	fd = take(&scene);
+	hear(&scene, fd, hello, HELLO_SIZE);
+	ck_assert_uint_eq(get_u32(hello + 8), FEATURE_PARITY);
+	answer_without_features(challenge, hello);
+	say(fd, challenge, CHALLENGE_SIZE);
+	while (scene.dialled.calls == 0)
+		ev_run(scene.loop, EVRUN_ONCE);
+	ck_assert_int_ge(scene.dialled.fd, 0);
+	ck_assert_uint_eq(scene.dialled.dial_result.features, 0);
+	close_socket(&fd);
+	tear_down(&scene);
+}
+END_TEST
+
 /* The first word tells what it is. */
 START_TEST(test_first_word)
 {
@@ -377,7 +440,7 @@ START_TEST(test_base_numbers)
 		while (scene.dialled.calls == 0)
 			ev_run(scene.loop, EVRUN_ONCE);
 		ck_assert((scene.dialled.fd >= 0) == rows[i].good);
-		ck_assert_uint_eq(scene.dialled.number, rows[i].good ? rows[i].answered : 0);
+		ck_assert_uint_eq(scene.dialled.dial_result.number, rows[i].good ? rows[i].answered : 0);
 		close_socket(&fd);
 		tear_down(&scene);
 	}
@@ -433,5 +496,5 @@ END_TEST
 int main(void)
 {
 	return RUN_TESTS("greet", test_right_keys, test_wrong_keys, test_in_pieces, test_wrong_proof,
-			 test_reads_no_further, test_cut_short, test_first_word, test_base_numbers, test_dial_fails);
+			 test_reads_no_further, test_cut_short, test_features, test_first_word, test_base_numbers, test_dial_fails);
 }

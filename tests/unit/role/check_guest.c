@@ -9,6 +9,7 @@
 
 #include "net/sock.h"
 #include "tests/unit/role/local_relay.h"
+#include "wire/bytes.h"
 #include "wire/greeting.h"
 
 #define SETTLED 50 /* turns in which nothing more moves */
@@ -89,7 +90,7 @@ static void say_control(int fd, const struct control *control)
 }
 
 /* With a small receive buffer, so that it's soon full. */
-static int greeted_stripe(struct scene *scene)
+static int greeted_stripe(struct scene *scene, uint32_t features)
 {
 	static const struct key key;
 	static const uint8_t nonce[NONCE_SIZE];
@@ -100,6 +101,7 @@ static int greeted_stripe(struct scene *scene)
 	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
 	ck_assert_int_eq(connect(fd, &scene->settings.listen.sa, addr_length(&scene->settings.listen)), 0);
 	hello_encode(hello, key.id, nonce);
+	put_u32(hello + 8, features);
 	say(fd, hello, sizeof(hello));
 	ck_assert(hear(scene, fd, challenge, sizeof(challenge)));
 	proof_encode(proof, hello, challenge, key.secret);
@@ -173,8 +175,8 @@ START_TEST(test_given_back_while_draining)
 	double deadline = ev_time() + PATIENCE;
 
 	set_up(&scene);
-	first = greeted_stripe(&scene);
-	second = greeted_stripe(&scene);
+	first = greeted_stripe(&scene, 0);
+	second = greeted_stripe(&scene, 0);
 	server = open_group(&scene, first, second);
 	fill(&scene, server);
 	relay_drain(scene.relay, on_drained, &scene);
@@ -197,7 +199,30 @@ START_TEST(test_given_back_while_draining)
 }
 END_TEST
 
+/* Nobody is sent flags that he doesn't know. */
+START_TEST(test_features)
+{
+	struct scene scene;
+	struct stripe *stripe;
+	int with, without;
+
+	set_up(&scene);
+	without = greeted_stripe(&scene, ~FEATURE_PARITY);
+	while (counter_read(&scene.engine->counters.stripes_idle_now) < 1)
+		turn(&scene);
+	stripe = TAILQ_FIRST(&scene.engine->stripes);
+	ck_assert(!stripe->parity);
+	with = greeted_stripe(&scene, FEATURE_PARITY);
+	while (counter_read(&scene.engine->counters.stripes_idle_now) < 2)
+		turn(&scene);
+	ck_assert(TAILQ_NEXT(stripe, engine_link)->parity);
+	close(with);
+	close(without);
+	tear_down(&scene);
+}
+END_TEST
+
 int main(void)
 {
-	return RUN_TESTS("guest", test_given_back_while_draining);
+	return RUN_TESTS("guest", test_given_back_while_draining, test_features);
 }

@@ -120,6 +120,7 @@ static void on_take(struct supply_wish *wish, struct stripe *stripe)
 	struct flow_wish *w = (struct flow_wish *)wish;
 
 	ck_assert_int_eq(stripe->state, STRIPE_IDLE);
+	ck_assert(stripe->parity);
 	stripe_hold(stripe); /* in place of binding it */
 	w->taken[w->count++] = stripe;
 }

@@ -26,6 +26,18 @@ START_TEST(test_vectors)
 }
 END_TEST
 
+/* The flags are the stripe's to take off. */
+START_TEST(test_kept)
+{
+	const struct vector *v = vector_named("datagram-kept");
+	size_t size;
+	struct datagram d = datagram_decode(vector_bytes(v, "bytes", &size));
+
+	ck_assert_uint_eq(d.serial, vector_number(v, "serial"));
+	ck_assert_uint_eq(d.size, DATAGRAM_KEPT | vector_number(v, "size"));
+}
+END_TEST
+
 START_TEST(test_every_bit)
 {
 	for (unsigned bit = 0; bit < 64; bit++) {
@@ -106,6 +118,6 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("datagram", test_vectors, test_every_bit, test_neighbours, test_distance,
-			 test_distance_counts_steps, test_rising);
+	return RUN_TESTS("datagram", test_vectors, test_kept, test_every_bit, test_neighbours,
+			 test_distance, test_distance_counts_steps, test_rising);
 }

@@ -6,6 +6,7 @@
 
 #include "tests/unit/unit.h"
 #include "tests/unit/vectors.h"
+#include "wire/bytes.h"
 
 /* One whole greeting as the vectors have it. */
 struct greeting {
@@ -30,17 +31,21 @@ static void load_keyed(struct greeting *g)
 	load(g, "hello", "challenge", "proof");
 }
 
-static void check_vectors(const struct greeting *g)
+static void check_vectors(const struct greeting *g, uint32_t features)
 {
 	uint8_t hello[HELLO_SIZE], challenge[CHALLENGE_SIZE], proof[PROOF_SIZE], id[KEY_ID_SIZE];
 
+	/* We offer all that we know, which is more than some of them have. */
 	hello_encode(hello, g->key.id, g->proxy_nonce);
+	ck_assert_uint_eq(get_u32(hello + 8), FEATURE_PARITY);
+	put_u32(hello + 8, features);
 	ck_assert_mem_eq(hello, g->hello, HELLO_SIZE);
 	ck_assert_int_eq(hello_decode(g->hello, id), GREETING_OK);
 	ck_assert_mem_eq(id, g->key.id, KEY_ID_SIZE);
 	challenge_encode(challenge, g->hello, g->key.secret, g->relay_nonce);
 	ck_assert_mem_eq(challenge, g->challenge, CHALLENGE_SIZE);
 	ck_assert_int_eq(challenge_check(g->challenge, g->hello, g->key.secret), GREETING_OK);
+	ck_assert_uint_eq(challenge_features(g->challenge), features);
 	proof_encode(proof, g->hello, g->challenge, g->key.secret);
 	ck_assert_mem_eq(proof, g->proof, PROOF_SIZE);
 	ck_assert_int_eq(proof_check(g->proof, g->hello, g->challenge, g->key.secret), GREETING_OK);
@@ -52,11 +57,13 @@ START_TEST(test_vectors)
 	struct greeting g;
 
 	load_keyed(&g);
-	check_vectors(&g);
+	check_vectors(&g, 0);
 	load(&g, "hello-without-key", "challenge-without-key", "proof-without-key");
 	ck_assert_mem_eq(g.key.id, zero, KEY_ID_SIZE);
 	ck_assert_mem_eq(g.key.secret, zero, KEY_SIZE);
-	check_vectors(&g);
+	check_vectors(&g, 0);
+	load(&g, "hello-parity", "challenge-parity", "proof-parity");
+	check_vectors(&g, FEATURE_PARITY);
 }
 END_TEST
 
@@ -110,7 +117,7 @@ START_TEST(test_every_byte_is_covered)
 				 GREETING_PROOF_BAD);
 		g.key.secret[i] ^= 0x10;
 	}
-	check_vectors(&g);
+	check_vectors(&g, 0);
 }
 END_TEST
 
@@ -160,7 +167,7 @@ END_TEST
 /* A later proxy offers more than we know. */
 START_TEST(test_answer_to_a_later_version)
 {
-	static const uint8_t version_1_features_0[] = { 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0 };
+	static const uint8_t version_1_features_1[] = { 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1 };
 	uint8_t challenge[CHALLENGE_SIZE];
 	struct greeting g;
 
@@ -168,7 +175,7 @@ START_TEST(test_answer_to_a_later_version)
 	set_version(g.hello, 0xffff);
 	memset(g.hello + 8, 0xff, 4);
 	challenge_encode(challenge, g.hello, g.key.secret, g.relay_nonce);
-	ck_assert_mem_eq(challenge, version_1_features_0, sizeof(version_1_features_0));
+	ck_assert_mem_eq(challenge, version_1_features_1, sizeof(version_1_features_1));
 	ck_assert_int_eq(challenge_check(challenge, g.hello, g.key.secret), GREETING_OK);
 }
 END_TEST
