@@ -148,10 +148,10 @@ static struct gather_piece *new_piece(struct group *group, uint32_t serial, uint
 	return piece;
 }
 
-/* A slow reader's data stays in the kernel. */
+/* A slow reader's data stays in the kernel; not what comes while the server is still being connected to. */
 static bool may_begin(const struct group *group)
 {
-	return group->local >= 0 && !group->merge.stopped && !ev_is_active(&group->local_wr);
+	return !group->merge.stopped && (group->local < 0 || !ev_is_active(&group->local_wr));
 }
 
 /* True if a piece with this serial can be put there. */
