@@ -170,7 +170,8 @@ static struct stripe *least_used(struct group *group, uint64_t in_time)
 			best = stripe;
 		}
 	}
-	return least > LOAD_MAX * (sum / n) + 1 ? NULL : best;
+	/* While it's covered there's a tick, which tries again. */
+	return group->cover != NULL && least > LOAD_MAX * (sum / n) + 1 ? NULL : best;
 }
 
 struct stripe *choose_stripe(struct group *group)

@@ -15,6 +15,9 @@
 #define REST 0.002
 #define TICK 0.005
 
+/* Seconds after which a flow that is blocked is looked at again: one of its stripes may have stalled. */
+#define BLOCKED 0.1
+
 /*
  * Parities of so many pieces. A lost packet holds up all that is behind it on its stripe: at 1 % loss, of a megabyte on 24 stripes, a tenth to a third of
  * the pieces.
@@ -134,6 +137,18 @@ static size_t common_length(struct cover_piece *const pieces[], unsigned k)
 	return PARITY_PREFIX + longest;
 }
 
+/* Half of what was sent, and a few: as many pieces, and no more bytes, as pieces of one length would make. */
+static unsigned wanted_of(struct cover_piece *const pieces[], unsigned k, size_t length)
+{
+	size_t bytes = 0, full;
+
+	for (unsigned i = 0; i < k; i++)
+		bytes += PARITY_PREFIX + pieces[i]->size;
+	full = (bytes + length - 1) / length;
+	full = full / SHARE + LEAST < full ? full / SHARE + LEAST : full;
+	return full < k ? (unsigned)full : k;
+}
+
 /* Without memory there are fewer. Returns how many. */
 static unsigned new_parities(struct cover_parity *made[PARITY_BLOCK], unsigned wanted, struct parity parity, size_t length)
 {
@@ -153,8 +168,8 @@ static unsigned new_parities(struct cover_parity *made[PARITY_BLOCK], unsigned w
 static unsigned make_block(struct cover_piece *const pieces[], unsigned k, const struct parity *parity,
 			   struct cover_parity *made[PARITY_BLOCK])
 {
-	unsigned wanted = k / SHARE + LEAST < k ? k / SHARE + LEAST : k, n;
 	size_t length = common_length(pieces, k);
+	unsigned wanted = wanted_of(pieces, k, length), n;
 	uint8_t *padded = calloc(k, length), *outputs[PARITY_BLOCK];
 	const uint8_t *inputs[PARITY_BLOCK];
 
@@ -229,12 +244,16 @@ static void rest(struct group *group)
 	struct cover *cover = group->cover;
 	ev_tstamp now = ev_now(group->engine->loop);
 
-	if (!STAILQ_EMPTY(&cover->pieces))
-		make(cover, now);
 	if (is_old(cover, cover->made_at, now))
 		drop_parities(cover);
+	/* Those that are left of another rest are of less use than what is made now. */
+	if (!STAILQ_EMPTY(&cover->pieces)) {
+		drop_parities(cover);
+		make(cover, now);
+	}
 	send_parities(group);
-	if (group->cover == NULL)
+	cover = group->cover;
+	if (cover == NULL)
 		return;
 	if (STAILQ_EMPTY(&cover->parities))
 		cover_stop(group);
@@ -267,7 +286,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	if (spread_is_blocked(group))
 		spread_pump(group);
 	if (group->cover != NULL)
-		set_tick(group, REST);
+		set_tick(group, spread_is_blocked(group) ? BLOCKED : REST);
 }
 
 static struct cover *get(struct group *group)
@@ -301,6 +320,5 @@ void cover_keep(struct group *group, const struct stripe *stripe, const uint8_t 
 	cover->round_trip = stripe->out.path.rtt / 1e6;
 	while (cover->size > COVER_YOUNG || cover->count > PARITY_SPAN)
 		drop_first(cover);
-	if (!ev_is_active(&cover->tick))
-		set_tick(group, REST);
+	set_tick(group, REST);
 }

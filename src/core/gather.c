@@ -185,7 +185,7 @@ bool gather_begin_parity(struct stripe *stripe)
 {
 	const struct datagram *datagram = &stripe->in.datagram;
 
-	if (!may_begin(stripe->group) || get(stripe->group) == NULL)
+	if (!may_begin(stripe->group) || get(stripe->group) == NULL || stripe->group->gather->off)
 		return false;
 	stripe->in.piece = new_piece(stripe->group, datagram->serial, datagram->size);
 	return stripe->in.piece != NULL;
@@ -218,6 +218,8 @@ static bool put_recovered(struct group *group, uint32_t serial, const uint8_t *b
 		return false;
 	if (merge_is_late(&group->merge, serial))
 		return true;
+	if (serial == group->merge.due && size < group->merge.passed)
+		return false;
 	piece = new_piece(group, serial, size);
 	if (piece == NULL)
 		return true;
@@ -249,19 +251,20 @@ static unsigned lay_out(struct group *group, const struct gather_block *block, u
 	return missing;
 }
 
-/* There are as many parities as pieces are missing. */
-static void recover(struct group *group, struct gather_block *block)
+/* There are as many parities as pieces are missing. False if they don't fit what they are of. */
+static bool recover(struct group *group, struct gather_block *block)
 {
 	uint8_t *bytes = malloc(2 * block->count * block->length), *found[PARITY_BLOCK];
 	const uint8_t *pieces[PARITY_BLOCK], *parities[PARITY_BLOCK];
 	unsigned missing, n = 0;
+	bool good = true;
 
 	if (bytes == NULL)
-		return;
+		return true;
 	missing = lay_out(group, block, bytes, pieces);
 	if (missing > block->parity_count) {
 		free(bytes);
-		return;
+		return true;
 	}
 	for (unsigned i = 0; i < missing; i++) {
 		found[i] = bytes + (block->count + i) * block->length;
@@ -269,11 +272,12 @@ static void recover(struct group *group, struct gather_block *block)
 	}
 	if (parity_recover(block->count, block->length, pieces, block->indexes, parities, found)) {
 		for (unsigned i = 0; i < block->count; i++) {
-			if (pieces[i] == NULL && !put_recovered(group, block->serials[i], found[n++], block->length))
-				log_debug("flow %u: a parity doesn't fit what it is of", group->number);
+			if (pieces[i] == NULL)
+				good = put_recovered(group, block->serials[i], found[n++], block->length) && good;
 		}
 	}
 	free(bytes);
+	return good;
 }
 
 static unsigned count_missing(const struct group *group, const struct gather_block *block)
@@ -295,10 +299,12 @@ static bool needs_recovery(const struct group *group, const struct gather_block 
 	return false;
 }
 
-static void look_at_blocks(struct group *group)
+/* False if a parity doesn't fit. */
+static bool look_at_blocks(struct group *group)
 {
 	struct gather *gather = group->gather;
 	struct gather_block *block, *next;
+	bool good = true;
 
 	for (block = TAILQ_FIRST(&gather->blocks); block != NULL; block = next) {
 		bool needed = needs_recovery(group, block);
@@ -307,9 +313,10 @@ static void look_at_blocks(struct group *group)
 		if (needed && count_missing(group, block) > block->parity_count)
 			continue;
 		if (needed)
-			recover(group, block);
+			good = recover(group, block) && good;
 		free_block(group->engine, gather, block);
 	}
+	return good;
 }
 
 /* NULL without memory. */
@@ -334,6 +341,17 @@ static struct gather_block *find_block(struct gather *gather, const struct parit
 	return block;
 }
 
+/* All that it could recover has a slot. */
+static bool is_in_reach(const struct group *group, const struct gather_block *block)
+{
+	for (unsigned i = 0; i < block->count; i++) {
+		if (!merge_is_late(&group->merge, block->serials[i]) &&
+		    serial_distance(group->merge.due, block->serials[i]) >= GATHER_SLOTS)
+			return false;
+	}
+	return true;
+}
+
 static bool has_index(const struct gather_block *block, uint8_t index)
 {
 	return memchr(block->indexes, index, block->parity_count) != NULL;
@@ -349,7 +367,7 @@ static bool put_parity(struct group *group, struct gather_piece *piece)
 
 	if (good)
 		block = find_block(gather, &parity, piece->size - PARITY_HEADER);
-	if (block == NULL || block->parity_count == block->count || has_index(block, parity.index)) {
+	if (block == NULL || block->parity_count == block->count || has_index(block, parity.index) || !is_in_reach(group, block)) {
 		free_piece(group->engine, gather, piece);
 		return good;
 	}
@@ -375,7 +393,9 @@ bool gather_whole(struct stripe *stripe)
 		good = put_parity(group, piece);
 	else
 		put(group, piece);
-	look_at_blocks(group);
+	/* Honest peers' always fit, and to find out costs more than to send them. */
+	if (!look_at_blocks(group))
+		group->gather->off = true;
 	ev_timer_again(group->engine->loop, &group->gather->rest);
 	return good;
 }

@@ -37,6 +37,7 @@ struct gather {
 	struct gather_piece *slots[GATHER_SLOTS]; /* whole ones, by serial */
 	struct gather_blocks blocks;		  /* of which there is a parity, the newest last */
 	unsigned block_count;
+	bool off; /* a parity didn't fit: no more are taken */
 	size_t size; /* of the memory of all */
 	uint32_t oldest; /* no piece has an earlier serial */
 	ev_timer rest;

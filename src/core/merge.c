@@ -113,7 +113,7 @@ bool merge_arrived(struct group *group, struct stripe *stripe)
 	other = in->last == merge->due ? merge->current : find_parked(group, in->last);
 	if (other != NULL && !repeats(group, stripe, other))
 		return false;
-	if (in->kept && other == NULL && gather_begin(stripe))
+	if (in->kept && other == NULL && in->left == in->datagram.size && gather_begin(stripe))
 		return true;
 	if (in->last == merge->due) {
 		merge->current = stripe;
@@ -138,6 +138,25 @@ static void end_reached(struct group *group)
 	group_check_done(group);
 }
 
+/* It can't be, if that was the last. */
+static bool is_behind(const struct merge *merge, uint32_t serial, uint32_t final)
+{
+	return !merge_is_late(merge, serial) &&
+	       (final == 0 || serial_distance(merge->due, serial) > serial_distance(merge->due, final));
+}
+
+/* The same of what was gathered. */
+static bool gather_has_behind(const struct group *group, uint32_t final)
+{
+	const struct gather *gather = group->gather;
+
+	for (unsigned i = 0; gather != NULL && i < GATHER_SLOTS; i++) {
+		if (gather->slots[i] != NULL && is_behind(&group->merge, gather->slots[i]->serial, final))
+			return true;
+	}
+	return false;
+}
+
 bool merge_end(struct group *group, uint32_t final, bool reset)
 {
 	struct merge *merge = &group->merge;
@@ -153,10 +172,14 @@ bool merge_end(struct group *group, uint32_t final, bool reset)
 		if (final != 0 && merge->current != NULL && serial_next(final) == merge->due)
 			return false;
 		TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-			if (stripe->in.parked && (final == 0 || serial_distance(merge->due, stripe->in.datagram.serial) >
-									serial_distance(merge->due, final)))
+			if (stripe->in.parked && is_behind(merge, stripe->in.datagram.serial, final))
+				return false;
+			if (stripe->in.piece != NULL && !stripe->in.parity &&
+			    is_behind(merge, stripe->in.datagram.serial, final))
 				return false;
 		}
+		if (gather_has_behind(group, final))
+			return false;
 	}
 	merge->ending = true;
 	merge->final = final;
@@ -451,6 +474,11 @@ static bool step(struct group *group, size_t *budget)
 		return false;
 	}
 	piece = gather_find(group, merge->due);
+	if (piece != NULL && piece->size < merge->passed) {
+		/* A stripe has brought more of it: that was another datagram. */
+		group_end(group, GROUP_ABORT, REASON_PROTOCOL);
+		return false;
+	}
 	if (piece != NULL)
 		return pass_gathered(group, piece);
 	stripe = merge->current;

@@ -209,7 +209,8 @@ int stripe_take(struct stripe *stripe, uint8_t *out, uint32_t *n)
 		*n += got > 0 ? (uint32_t)got : 0;
 	}
 	in->left -= *n;
-	in->drained = in->left > 0;
+	if (in->left > 0)
+		in->drained = true;
 	return in->left > 0 ? 0 : 1;
 }
 

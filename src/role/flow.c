@@ -173,7 +173,7 @@ static bool is_untouched(const struct group *group, const struct stripe *opener)
 	const struct spread *spread = &group->spread;
 	const struct merge *merge = &group->merge;
 
-	return group->moved == 0 && !spread->any && !spread->done && merge->delivered == 0 && !merge->ending && opener->in.last == 0;
+	return group->moved == 0 && group->gather == NULL && !spread->any && !spread->done && merge->delivered == 0 && !merge->ending && opener->in.last == 0;
 }
 
 /* Another stripe opens it, under another token. */

@@ -148,6 +148,23 @@ START_TEST(test_number)
 }
 END_TEST
 
+/* Of many small pieces and a large one there are no more bytes than of large ones alone. */
+START_TEST(test_mixed_sizes)
+{
+	static const uint8_t bytes[4000];
+	struct pair pair;
+
+	(void)_i;
+	pair_open_raw(&pair, 12, 0);
+	pretend_loss(&pair, 100, 1);
+	for (uint32_t serial = 1; serial <= 100; serial++)
+		keep(&pair, 0, serial, bytes, serial == 50 ? sizeof(bytes) : 1);
+	UNTIL(&pair, pair.a.group->cover == NULL);
+	ck_assert_uint_eq(parities(&pair), 2);
+	pair_close(&pair);
+}
+END_TEST
+
 /* A flow that has more to send isn't at rest, and windows are for what it sends. */
 START_TEST(test_not_while_blocked)
 {
@@ -308,6 +325,7 @@ START_TEST(test_waits_for_full_ones)
 	pair_open_raw(&pair, 3, 0);
 	group = pair.a.group;
 	pretend_loss(&pair, 100, 1);
+	keep(&pair, 0, 7, "hello", 5);
 	set_paths(&pair, rtts, flying);
 	pair.a.stripes[1]->out.writable = pair.a.stripes[2]->out.writable = false;
 	ck_assert_ptr_null(choose_stripe(group));
@@ -315,6 +333,11 @@ START_TEST(test_waits_for_full_ones)
 	pair.a.stripes[1]->out.waits = true;
 	pair.a.stripes[2]->out.path.stalled = true;
 	pair.a.stripes[2]->out.path_at = ev_now(pair.a.engine->loop);
+	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
+	pair.a.stripes[1]->out.waits = pair.a.stripes[2]->out.path.stalled = false;
+	ck_assert_ptr_null(choose_stripe(group));
+	/* Nor are any without the tick, by which it's tried again. */
+	cover_stop(group);
 	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
 	pair_close(&pair);
 }
@@ -407,6 +430,7 @@ int main(void)
 		{test_wanted, MODES_EXTENDED},
 		{test_at_rest, MODES_EXTENDED},
 		{test_number, 8},
+		{test_mixed_sizes, 1},
 		{test_not_while_blocked, MODES_EXTENDED},
 		{test_later, 2},
 		{test_old_ones, 1},

@@ -435,7 +435,7 @@ START_TEST(test_ends)
 	raw_write(&pair, 2, "half", 4);
 	UNTIL(&pair, pair.a.stripes[2]->in.piece != NULL && pair.a.stripes[2]->in.piece->got == 4);
 	ck_assert_uint_gt(pair.a.engine->gathered, 1000);
-	raw_control(&pair, 3, &(struct control){.type = CONTROL_RESET, .reset = {.reason = REASON_RESET}});
+	reset_socket(&pair.a.local);
 	UNTIL(&pair, pair.a.group == NULL);
 	ck_assert_uint_eq(pair.a.engine->gathered, 0);
 	/* The rest is dropped as it comes. */
