@@ -331,6 +331,13 @@ START_TEST(test_engine)
 END_TEST
 
 /* A flow that has sent all it had is heard of by all workers, for a while; one that of late had more than it might send, by none. */
+static void on_no_tick(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)timer;
+	(void)revents;
+}
+
 START_TEST(test_talk)
 {
 	struct engine_commons commons = {0};
@@ -350,6 +357,8 @@ START_TEST(test_talk)
 	engine_free(other);
 
 	pair_open(&pair, 2, _i);
+	/* It's started when the flow goes on after a rest. */
+	ev_timer_init(&governed.tick, on_no_tick, 0., 0.);
 	pair.a.group->govern = &governed;
 	governed.limited_at = ev_now(pair.a.engine->loop) + 1000.;
 	local_write(&pair.a, "one of many");
@@ -361,6 +370,7 @@ START_TEST(test_talk)
 	local_expect(&pair, &pair.b, "hello");
 	ck_assert_uint_ne(pair.a.engine->own.talked_at, 0);
 	pair.a.engine->own.talked_at = 0;
+	ev_timer_stop(pair.a.engine->loop, &governed.tick);
 	pair.a.group->govern = NULL;
 	local_write(&pair.a, "again");
 	local_expect(&pair, &pair.b, "again");
