@@ -66,7 +66,16 @@ static bool serial_makes_sense(const struct group *group, const struct stripe_in
 
 bool merge_complete(const struct group *group)
 {
-	return complete(&group->merge);
+	const struct merge *merge = &group->merge;
+	uint32_t serial = merge->due;
+
+	if (complete(merge))
+		return true;
+	if (!merge->ending || merge->final == 0)
+		return false;
+	while (serial != merge->final && gather_find(group, serial) != NULL)
+		serial = serial_next(serial);
+	return gather_find(group, serial) != NULL;
 }
 
 static struct stripe *find_parked(const struct group *group, uint32_t serial)

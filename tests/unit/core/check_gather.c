@@ -873,6 +873,42 @@ START_TEST(test_any)
 }
 END_TEST
 
+/* All stripes have left, and what they brought waits in memory for the client to read. */
+START_TEST(test_stripes_leave_first)
+{
+	static uint8_t bytes[DATAGRAM_KEPT_MAX];
+	const struct control detach = {.type = CONTROL_DETACH};
+	struct pair pair;
+	uint32_t sent = 1;
+	size_t got = 0;
+
+	open_pair(&pair, 2, _i);
+	shutdown(pair.a.local, SHUT_WR);
+	do {
+		raw_header(&pair, 0, ++sent, sizeof(bytes) | DATAGRAM_KEPT);
+		raw_write(&pair, 0, bytes, sizeof(bytes));
+		pair_settle(&pair);
+	} while (sent < 60);
+	raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN, .serial = sent});
+	raw_control(&pair, 0, &detach);
+	UNTIL(&pair, pair.a.group->stripe_count == 1);
+	raw_header(&pair, 1, 1, sizeof(bytes) | DATAGRAM_KEPT);
+	raw_write(&pair, 1, bytes, sizeof(bytes));
+	raw_control(&pair, 1, &detach);
+	while (got < sent * sizeof(bytes)) {
+		ssize_t n = recv(pair.a.local, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+		ck_assert(n > 0 || (n < 0 && errno == EAGAIN));
+		got += n > 0 ? (size_t)n : 0;
+		pair_turn(&pair);
+	}
+	local_expect_end(&pair, &pair.a);
+	UNTIL(&pair, pair.a.group == NULL);
+	ck_assert_int_eq(pair.a.reason, REASON_NONE);
+	pair_close(&pair);
+}
+END_TEST
+
 int main(void)
 {
 	const struct looped_test tests[] = {
@@ -899,6 +935,7 @@ int main(void)
 		{test_many_blocks, MODES_EXTENDED},
 		{test_slow_reader, MODES_EXTENDED},
 		{test_any, 2 * MODES_EXTENDED},
+		{test_stripes_leave_first, MODES_EXTENDED},
 		{NULL, 0},
 	};
 
