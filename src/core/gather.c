@@ -369,6 +369,9 @@ static bool put_parity(struct group *group, struct gather_piece *piece)
 		block = find_block(gather, &parity, piece->size - PARITY_HEADER);
 	if (block == NULL || block->parity_count == block->count || has_index(block, parity.index) || !is_in_reach(group, block)) {
 		free_piece(group->engine, gather, piece);
+		/* It was made for this one, which is of no use. */
+		if (block != NULL && block->parity_count == 0)
+			free_block(group->engine, gather, block);
 		return good;
 	}
 	block->parities[block->parity_count] = piece;
