@@ -78,8 +78,8 @@ def test_short_flows_over_a_bad_link(make_gateway, mode, lab, listener, sockets)
     lab.set(rate='100mbit', delay='10ms', loss='3%')
     gateway = make_gateway(mode=mode)
     deadline = time.monotonic() + PATIENCE
-    while not all(daemon.counter('datagrams_recovered') for daemon in gateway.daemons()):
-        assert time.monotonic() < deadline, 'nothing was recovered'
+    while not all(daemon.counter(name) for daemon in gateway.daemons() for name in ('parities_out', 'datagrams_recovered')):
+        assert time.monotonic() < deadline, 'nothing was covered, or nothing recovered'
         client, server = sockets(*gateway.pair(listener))
         for round in range(3):  # with a rest after each, and none after the last
             data = noise(60_000, round)

@@ -50,6 +50,12 @@ START_TEST(test_wanted)
 	ck_assert(!cover_is_wanted(group, stripe));
 	pretend_loss(&pair, 10000, 10);
 	ck_assert(!cover_is_wanted(group, stripe));
+	/* There's no other stripe that could bring it. */
+	group->stripe_count = 1;
+	pretend_loss(&pair, 1000, 10);
+	ck_assert(!cover_is_wanted(group, stripe));
+	group->stripe_count = 4;
+	ck_assert(cover_is_wanted(group, stripe));
 	/* As long as nothing is known. */
 	pretend_loss(&pair, 200, 0);
 	ck_assert(cover_is_wanted(group, stripe));
@@ -64,6 +70,19 @@ static void keep(struct pair *pair, unsigned stripe, uint32_t serial, const void
 {
 	pair->a.stripes[stripe]->out.last = serial;
 	cover_keep(pair->a.group, pair->a.stripes[stripe], bytes, n);
+}
+
+/* What the loop would do if it came round now: no time goes by. */
+static void tick(struct pair *pair)
+{
+	ev_invoke(pair->a.engine->loop, &pair->a.group->cover->tick, EV_TIMER);
+}
+
+/* The flow has sent nothing for long enough. */
+static void tick_at_rest(struct pair *pair)
+{
+	pair->a.group->cover->kept_at -= 1.;
+	tick(pair);
 }
 
 /* The parity that comes next on a raw stripe. */
@@ -127,6 +146,159 @@ START_TEST(test_at_rest)
 	UNTIL(&pair, pair.a.group->cover == NULL);
 	pair_settle(&pair);
 	ck_assert_uint_eq(parities(&pair), 1);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Not as long as there's more every time one looks. */
+START_TEST(test_not_before)
+{
+	struct pair pair;
+
+	pair_open_raw(&pair, 3, _i);
+	pretend_loss(&pair, 100, 1);
+	for (uint32_t serial = 1; serial <= 10; serial++) {
+		keep(&pair, 0, serial, "more", 4);
+		tick(&pair);
+		ck_assert_uint_eq(pair.a.group->cover->count, serial);
+		ck_assert(ev_is_active(&pair.a.group->cover->tick));
+	}
+	ck_assert_uint_eq(parities(&pair), 0);
+	tick_at_rest(&pair);
+	ck_assert_uint_gt(parities(&pair), 0);
+	pair_close(&pair);
+}
+END_TEST
+
+/* All that a flow has sent, as the peer would see it. */
+#define SENT_MAX 8
+struct sent {
+	unsigned pieces, parities;
+	uint32_t flags;			    /* of all pieces together */
+	uint8_t piece[SENT_MAX][PARITY_PREFIX + 64]; /* by serial, from 1; padded and sealed */
+	uint8_t parity[SENT_MAX][PARITY_PREFIX + 64];
+	struct parity header[SENT_MAX];
+	uint32_t length;
+};
+
+/* What the client writes is a datagram. The loop isn't run, so no time goes by, and the flow doesn't come to rest. */
+static void send_piece(struct pair *pair, const char *text, bool parity)
+{
+	uint64_t before = counter_read(&pair->a.engine->counters.datagrams_out);
+
+	local_write(&pair->a, text);
+	pair_start_clock(pair);
+	while (counter_read(&pair->a.engine->counters.datagrams_out) == before) {
+		ck_assert(!pair_is_late(pair));
+		pretend_loss(pair, 100, 1);
+		for (unsigned i = 0; i < pair->count; i++)
+			pair->a.stripes[i]->parity = parity;
+		ev_invoke(pair->a.engine->loop, &pair->a.group->local_rd, EV_READ);
+	}
+}
+
+static void read_one(struct pair *pair, struct sent *sent)
+{
+	unsigned index = which_has(pair);
+	uint8_t header[DATAGRAM_HEADER], head[PARITY_HEADER];
+	struct datagram datagram;
+	uint32_t size;
+
+	raw_read(pair, index, header, sizeof(header));
+	datagram = datagram_decode(header);
+	size = datagram.size & ~(DATAGRAM_KEPT | DATAGRAM_PARITY);
+	if (datagram.size & DATAGRAM_PARITY) {
+		ck_assert_uint_lt(sent->parities, SENT_MAX);
+		raw_read(pair, index, head, sizeof(head));
+		ck_assert(parity_decode(&sent->header[sent->parities], head));
+		sent->length = size - PARITY_HEADER;
+		ck_assert_uint_le(sent->length, sizeof(sent->parity[0]));
+		raw_read(pair, index, sent->parity[sent->parities++], sent->length);
+		return;
+	}
+	ck_assert(datagram.serial >= 1 && datagram.serial <= SENT_MAX && size <= 64);
+	raw_read(pair, index, sent->piece[datagram.serial - 1] + PARITY_PREFIX, size);
+	parity_seal(sent->piece[datagram.serial - 1], size);
+	sent->flags |= datagram.size & DATAGRAM_KEPT;
+	sent->pieces++;
+}
+
+/* As if these pieces, by bits, hadn't come. */
+static void check_recovery(const struct sent *sent, unsigned missing)
+{
+	uint8_t memory[SENT_MAX][PARITY_PREFIX + 64], indexes[SENT_MAX], *found[SENT_MAX];
+	const uint8_t *pieces[PARITY_BLOCK], *in[SENT_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < sent->pieces; i++) {
+		pieces[i] = missing & 1u << i ? NULL : sent->piece[i];
+		if (pieces[i] != NULL)
+			continue;
+		/* Any will do. */
+		indexes[n] = sent->header[sent->parities - 1 - n].index;
+		in[n] = sent->parity[sent->parities - 1 - n];
+		found[n] = memory[n];
+		n++;
+	}
+	ck_assert_uint_le(n, sent->parities);
+	ck_assert(parity_recover(sent->pieces, sent->length, pieces, indexes, in, found));
+	for (unsigned i = 0, next = 0; i < sent->pieces; i++) {
+		if (pieces[i] == NULL)
+			ck_assert_mem_eq(found[next++], sent->piece[i], sent->length);
+	}
+}
+
+static const char *const texts[] = {"one", "the second", "3", "of four"};
+#define TEXTS 4
+
+/* From what goes over the wire any of the pieces can be made. */
+START_TEST(test_on_the_wire)
+{
+	struct sent sent = {0};
+	uint32_t serials[PARITY_BLOCK];
+	struct pair pair;
+
+	pair_open_raw(&pair, 4, _i);
+	for (unsigned i = 0; i < TEXTS; i++)
+		send_piece(&pair, texts[i], true);
+	ck_assert_uint_eq(parities(&pair), 0);
+	tick_at_rest(&pair);
+	UNTIL(&pair, pair.a.group->cover == NULL);
+	while (sent.pieces < TEXTS || sent.parities < parities(&pair))
+		read_one(&pair, &sent);
+	ck_assert_uint_eq(sent.flags, DATAGRAM_KEPT);
+	ck_assert_uint_gt(sent.parities, 1);
+	for (unsigned i = 0; i < sent.parities; i++)
+		ck_assert_uint_eq(parity_serials(&sent.header[i], serials), TEXTS);
+	for (unsigned i = 0; i < TEXTS; i++) {
+		ck_assert_mem_eq(sent.piece[i] + PARITY_PREFIX, texts[i], strlen(texts[i]));
+		ck_assert_uint_eq(serials[i], i + 1);
+		check_recovery(&sent, 1u << i);
+		for (unsigned other = 0; other < i; other++)
+			check_recovery(&sent, 1u << i | 1u << other);
+	}
+	pair_close(&pair);
+}
+END_TEST
+
+/* Who doesn't know of parity sees nothing of it. */
+START_TEST(test_old_peer)
+{
+	struct sent sent = {0};
+	struct pair pair;
+
+	pair_open_raw(&pair, 3, _i);
+	for (unsigned i = 0; i < TEXTS; i++) {
+		send_piece(&pair, texts[i], false);
+		ck_assert_ptr_null(pair.a.group->cover);
+	}
+	shutdown(pair.a.local, SHUT_WR);
+	while (sent.pieces < TEXTS)
+		read_one(&pair, &sent);
+	ck_assert_uint_eq(sent.flags, 0);
+	raw_expect(&pair, which_has(&pair), CONTROL_FIN);
+	ck_assert_uint_eq(sent.parities, 0);
+	ck_assert_uint_eq(parities(&pair), 0);
 	pair_close(&pair);
 }
 END_TEST
@@ -229,6 +401,118 @@ START_TEST(test_old_ones)
 }
 END_TEST
 
+/* As if it had sent something just now. */
+static void stay_busy(struct pair *pair)
+{
+	if (pair->a.group != NULL && pair->a.group->cover != NULL)
+		pair->a.group->cover->kept_at = ev_now(pair->a.engine->loop);
+}
+
+/* Others of the same flow are covered all the same. */
+START_TEST(test_left_out)
+{
+	uint8_t bytes[100];
+	uint32_t serials[PARITY_BLOCK];
+	struct ev_loop *loop;
+	struct parity parity;
+	struct pair pair;
+	ev_tstamp first;
+
+	(void)_i;
+	pair_open_raw(&pair, 2, 0);
+	loop = pair.a.engine->loop;
+	pretend_loss(&pair, 100, 1);
+	keep(&pair, 0, 7, "old", 3);
+	first = ev_now(loop);
+	do
+		ev_now_update(loop);
+	while (ev_now(loop) <= first);
+	keep(&pair, 0, 8, "newer", 5);
+	keep(&pair, 0, 10, "new", 3);
+	pair.a.group->cover->round_trip = (ev_now(loop) - first) / 2.;
+	tick_at_rest(&pair);
+	ck_assert_uint_eq(parities(&pair), 2);
+	read_parity(&pair, which_has(&pair), &parity, bytes, sizeof(bytes));
+	ck_assert_uint_eq(parity_serials(&parity, serials), 2);
+	ck_assert_uint_eq(serials[0], 8);
+	ck_assert_uint_eq(serials[1], 10);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Of more than a set can name it's the last, also where serials begin anew; they are dealt out to blocks. */
+START_TEST(test_last_ones)
+{
+	uint32_t serial = _i ? SERIAL_LAST - 100 : 1000, next, serials[PARITY_BLOCK];
+	uint8_t bytes[100];
+	struct parity parity;
+	struct pair pair;
+	unsigned count;
+
+	pair_open_raw(&pair, 12, 0);
+	pretend_loss(&pair, 100, 1);
+	for (unsigned i = 0; i < 300; i++, serial = serial_next(serial))
+		keep(&pair, 0, serial, "some bytes", 10);
+	next = serial;
+	tick_at_rest(&pair);
+	read_parity(&pair, which_has(&pair), &parity, bytes, sizeof(bytes));
+	ck_assert_uint_eq(parity.blocks, 2);
+	ck_assert_uint_eq(serial_distance(parity.first, next), PARITY_SPAN);
+	count = parity_serials(&parity, serials);
+	ck_assert_uint_eq(count, PARITY_BLOCK);
+	for (unsigned i = 0; i < count; i++)
+		ck_assert_uint_eq(serial_distance(parity.first, serials[i]), 2 * i + parity.block);
+	pair_close(&pair);
+}
+END_TEST
+
+/* When a flow goes on, parities that had to wait make room for new ones, of what is new. */
+START_TEST(test_goes_on)
+{
+	uint8_t bytes[100];
+	uint32_t serials[PARITY_BLOCK];
+	struct parity parity;
+	struct pair pair;
+
+	pair_open_raw(&pair, 2, _i);
+	pretend_loss(&pair, 100, 1);
+	pair.a.stripes[0]->out.writable = pair.a.stripes[1]->out.writable = false;
+	keep(&pair, 0, 7, "hello", 5);
+	tick_at_rest(&pair);
+	ck_assert(!STAILQ_EMPTY(&pair.a.group->cover->parities));
+	keep(&pair, 0, 8, "again", 5);
+	pair.a.stripes[0]->out.writable = pair.a.stripes[1]->out.writable = true;
+	tick_at_rest(&pair);
+	ck_assert_uint_eq(parities(&pair), 1);
+	read_parity(&pair, which_has(&pair), &parity, bytes, sizeof(bytes));
+	ck_assert_uint_eq(parity_serials(&parity, serials), 1);
+	ck_assert_uint_eq(serials[0], 8);
+	pair_close(&pair);
+}
+END_TEST
+
+/* A flow may end while pieces, or parities, are there. */
+START_TEST(test_ends)
+{
+	struct pair pair;
+
+	pair_open_raw(&pair, 2, _i % 2);
+	pretend_loss(&pair, 100, 1);
+	pair.a.stripes[0]->out.writable = pair.a.stripes[1]->out.writable = false;
+	for (uint32_t serial = 1; serial <= 20; serial++)
+		keep(&pair, 0, serial, "hello", 5);
+	if (_i / 2) {
+		tick_at_rest(&pair);
+		ck_assert(!STAILQ_EMPTY(&pair.a.group->cover->parities));
+		keep(&pair, 0, 21, "more", 4);
+	}
+	raw_control(&pair, 0, &(struct control){.type = CONTROL_RESET, .reset = {.reason = REASON_RESET}});
+	UNTIL(&pair, pair.a.group == NULL);
+	ck_assert_uint_eq(parities(&pair), 0);
+	pair_close(&pair);
+}
+END_TEST
+
 /* At the end it doesn't wait, since there may be no later. */
 START_TEST(test_end)
 {
@@ -242,9 +526,12 @@ START_TEST(test_end)
 	}
 	pretend_loss(&pair, 100, 1);
 	keep(&pair, 0, 7, "hello", 5);
-	pair.a.group->cover->kept_at = ev_now(pair.a.engine->loop) + 3600.;
+	/* Else it would do so by and by. */
+	ev_timer_stop(pair.a.engine->loop, &pair.a.group->cover->tick);
+	pair_settle(&pair);
+	ck_assert_uint_eq(parities(&pair), 0);
 	shutdown(pair.a.local, SHUT_WR);
-	UNTIL(&pair, parities(&pair) == 1);
+	UNTIL(&pair, (stay_busy(&pair), parities(&pair) == 1));
 	pair_close(&pair);
 }
 END_TEST
@@ -334,7 +621,9 @@ START_TEST(test_waits_for_full_ones)
 	pair.a.stripes[2]->out.path.stalled = true;
 	pair.a.stripes[2]->out.path_at = ev_now(pair.a.engine->loop);
 	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
-	pair.a.stripes[1]->out.waits = pair.a.stripes[2]->out.path.stalled = false;
+	pair.a.stripes[1]->out.waits = false;
+	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
+	pair.a.stripes[2]->out.path.stalled = false;
 	ck_assert_ptr_null(choose_stripe(group));
 	/* Nor are any without the tick, by which it's tried again. */
 	cover_stop(group);
@@ -358,9 +647,23 @@ START_TEST(test_choose_for_parity)
 	for (unsigned i = 0; i < 3; i++)
 		pair.a.stripes[i]->out.path_at = ev_now(pair.a.engine->loop);
 	ck_assert_ptr_eq(choose_for_parity(group, 4000), pair.a.stripes[1]);
+	/* What opens is for the flow itself, if it's blocked. */
+	ev_io_stop(pair.a.engine->loop, &group->local_rd);
+	ck_assert_ptr_null(choose_for_parity(group, 4000));
+	ev_io_start(pair.a.engine->loop, &group->local_rd);
 	pair.a.stripes[1]->out.path.window = 12000;
 	ck_assert_ptr_eq(choose_for_parity(group, 4000), pair.a.stripes[2]);
 	pair.a.stripes[2]->parity = false;
+	ck_assert_ptr_eq(choose_for_parity(group, 4000), pair.a.stripes[0]);
+	/* On one that BBR paces what waits leaves late. */
+	pair.a.stripes[2]->parity = true;
+	pair.a.stripes[0]->out.settled = pair.a.stripes[2]->out.settled = true;
+	pair.a.stripes[0]->out.path.flying = 0;
+	pair.a.stripes[2]->out.path.flying = 4000;
+	ck_assert_ptr_eq(choose_for_parity(group, 4000), pair.a.stripes[0]);
+	pair.a.stripes[0]->out.path.pacing = 100000;
+	ck_assert_ptr_eq(choose_for_parity(group, 4000), pair.a.stripes[2]);
+	pair.a.stripes[2]->out.writable = false;
 	ck_assert_ptr_eq(choose_for_parity(group, 4000), pair.a.stripes[0]);
 	pair.a.stripes[0]->out.path.stalled = true;
 	ck_assert_ptr_null(choose_for_parity(group, 4000));
@@ -429,11 +732,18 @@ int main(void)
 	const struct looped_test tests[] = {
 		{test_wanted, MODES_EXTENDED},
 		{test_at_rest, MODES_EXTENDED},
+		{test_not_before, MODES_EXTENDED},
+		{test_on_the_wire, MODES_EXTENDED},
+		{test_old_peer, MODES_EXTENDED},
 		{test_number, 8},
 		{test_mixed_sizes, 1},
 		{test_not_while_blocked, MODES_EXTENDED},
 		{test_later, 2},
 		{test_old_ones, 1},
+		{test_left_out, 1},
+		{test_last_ones, 2},
+		{test_goes_on, MODES_EXTENDED},
+		{test_ends, 4},
 		{test_end, 2},
 		{test_binds_nobody, MODES_EXTENDED},
 		{test_even, 1},

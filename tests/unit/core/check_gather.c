@@ -248,6 +248,52 @@ START_TEST(test_sizes_differ)
 		ck_assert_int_ne(*rest, '\0');
 		ck_assert_int_eq(byte, *rest++);
 	}
+	/* What a parity says is no more than a guess: the datagram itself counts. */
+	if (_i / 2 == 0) {
+		raw_write(&pair, 0, "ij", 2);
+		local_expect(&pair, &pair.a, "ijsecond3rd");
+	}
+	pair_close(&pair);
+}
+END_TEST
+
+/* From a peer whose parity didn't fit no more is taken; all else goes on. */
+START_TEST(test_no_more_parity)
+{
+	struct pair pair;
+
+	open_pair(&pair, 3, _i);
+	kept(&pair, 1, 2, texts[1]);
+	kept(&pair, 1, 3, texts[2]);
+	UNTIL(&pair, gather_find(pair.a.group, 3) != NULL);
+	parity_of(&pair, 2, 1, texts, 3, 0, true);
+	parity_of(&pair, 2, 1, texts, 3, 1, false);
+	kept(&pair, 2, 4, "4");
+	UNTIL(&pair, gather_find(pair.a.group, 4) != NULL);
+	ck_assert_uint_eq(recovered(&pair), 0);
+	ck_assert_uint_eq(pair.a.group->gather->block_count, 0);
+	kept(&pair, 0, 1, texts[0]);
+	local_expect(&pair, &pair.a, "onesecond3rd4");
+	pair_close(&pair);
+}
+END_TEST
+
+/* One that's read into memory, while another stripe brings and delivers the same, isn't kept. */
+START_TEST(test_overtaken)
+{
+	struct pair pair;
+
+	open_pair(&pair, 2, _i);
+	raw_header(&pair, 1, 1, 3 | DATAGRAM_KEPT);
+	raw_write(&pair, 1, "on", 2);
+	UNTIL(&pair, pair.a.stripes[1]->in.piece != NULL && pair.a.stripes[1]->in.piece->got == 2);
+	raw_data(&pair, 0, 1, "one");
+	local_expect(&pair, &pair.a, "one");
+	raw_write(&pair, 1, "e", 1);
+	kept(&pair, 1, 2, texts[1]);
+	local_expect(&pair, &pair.a, "second");
+	ck_assert_ptr_null(gather_find(pair.a.group, 1));
+	ck_assert_ptr_nonnull(gather_find(pair.a.group, 2));
 	pair_close(&pair);
 }
 END_TEST
@@ -323,6 +369,17 @@ static void nonsense(struct pair *pair, int which)
 		memset(bytes, 0xff, PARITY_HEADER);
 		raw_header(pair, 0, 2, 100 | DATAGRAM_PARITY);
 		raw_write(pair, 0, bytes, 100);
+		break;
+	case 8:
+		/* The end is before what is there, or comes. */
+		kept(pair, 1, 4, "four");
+		UNTIL(pair, gather_find(pair->a.group, 4) != NULL);
+		raw_control(pair, 0, &(struct control){.type = CONTROL_FIN, .serial = 3});
+		break;
+	case 9:
+		raw_header(pair, 1, 4, 100 | DATAGRAM_KEPT);
+		UNTIL(pair, pair->a.stripes[1]->in.piece != NULL);
+		raw_control(pair, 0, &(struct control){.type = CONTROL_FIN, .serial = 3});
 		break;
 	default:
 		/* Of another size than what is there. */
@@ -554,6 +611,25 @@ START_TEST(test_much_not_due)
 }
 END_TEST
 
+/* What was delivered first makes room for what comes. */
+START_TEST(test_much_delivered)
+{
+	struct pair pair;
+	const uint32_t last = 200;
+
+	open_pair(&pair, 2, _i);
+	for (uint32_t serial = 1; serial <= last; serial++) {
+		large(&pair, serial % 2, serial);
+		expect_large(&pair, serial);
+		ck_assert_uint_le(pair.a.engine->gathered, 2 * COVER_YOUNG);
+		ck_assert_ptr_nonnull(gather_find(pair.a.group, serial));
+	}
+	ck_assert_ptr_null(gather_find(pair.a.group, 1));
+	ck_assert_ptr_nonnull(gather_find(pair.a.group, last - 100));
+	pair_close(&pair);
+}
+END_TEST
+
 /* When a worker's flows have as much as they all may nothing more is gathered, due or not. */
 START_TEST(test_much_of_others)
 {
@@ -605,6 +681,23 @@ START_TEST(test_places)
 	UNTIL(&pair, gather_find(pair.a.group, 2 * GATHER_SLOTS + 1) != NULL);
 	ck_assert_ptr_null(gather_find(pair.a.group, 1));
 	ck_assert_ptr_null(gather_find(pair.a.group, 2));
+	pair_close(&pair);
+}
+END_TEST
+
+/* A parity of what has no place yet would recover nothing. */
+START_TEST(test_out_of_reach)
+{
+	struct pair pair;
+
+	open_pair(&pair, 2, _i);
+	parity_of(&pair, 0, GATHER_SLOTS - 2, texts, 3, 0, false);
+	/* However many there are of it, nothing of them stays. */
+	for (uint32_t far = 0; far < 50; far++)
+		parity_of(&pair, 0, GATHER_SLOTS - 1 + far, texts, 3, 0, false);
+	kept(&pair, 0, 2, "behind them");
+	UNTIL(&pair, gather_find(pair.a.group, 2) != NULL);
+	ck_assert_uint_eq(pair.a.group->gather->block_count, 1);
 	pair_close(&pair);
 }
 END_TEST
@@ -920,9 +1013,11 @@ int main(void)
 		{test_flaw, MODES_EXTENDED},
 		{test_too_short, MODES_EXTENDED},
 		{test_sizes_differ, 4},
+		{test_no_more_parity, MODES_EXTENDED},
+		{test_overtaken, MODES_EXTENDED},
 		{test_smallest, 4},
 		{test_wrap, MODES_EXTENDED},
-		{test_nonsense, 9},
+		{test_nonsense, 11},
 		{test_idle, 4},
 		{test_early, MODES_EXTENDED},
 		{test_end_comes_first, 4},
@@ -930,8 +1025,10 @@ int main(void)
 		{test_forgotten, MODES_EXTENDED},
 		{test_forgotten_in_part, MODES_EXTENDED},
 		{test_much_not_due, MODES_EXTENDED},
+		{test_much_delivered, MODES_EXTENDED},
 		{test_much_of_others, MODES_EXTENDED},
 		{test_places, MODES_EXTENDED},
+		{test_out_of_reach, MODES_EXTENDED},
 		{test_many_blocks, MODES_EXTENDED},
 		{test_slow_reader, MODES_EXTENDED},
 		{test_any, 2 * MODES_EXTENDED},
