@@ -381,6 +381,19 @@ static bool put_parity(struct group *group, struct gather_piece *piece)
 	return true;
 }
 
+bool gather_is_past(const struct group *group, uint32_t count)
+{
+	const struct merge *merge = &group->merge;
+
+	for (unsigned i = 0; group->gather != NULL && i < GATHER_SLOTS; i++) {
+		const struct gather_piece *piece = group->gather->slots[i];
+
+		if (piece != NULL && merge_is_past(merge, piece->serial, count))
+			return true;
+	}
+	return false;
+}
+
 bool gather_whole(struct stripe *stripe)
 {
 	struct gather_piece *piece = stripe->in.piece;

@@ -58,6 +58,9 @@ void gather_forget(struct stripe *stripe);
 /* The datagram with this serial, whole; NULL if it isn't at hand. It stays the group's. */
 const struct gather_piece *gather_find(const struct group *group, uint32_t serial);
 
+/* True if one is at hand that can't be, if so many from the due one on are still to come. */
+bool gather_is_past(const struct group *group, uint32_t count);
+
 /* Forgets all but what stripes have begun. */
 void gather_stop(struct group *group);
 

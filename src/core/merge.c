@@ -48,6 +48,17 @@ bool merge_is_late(const struct merge *merge, uint32_t serial)
 	return behind > 0 && behind < SERIAL_WINDOW && behind <= merge->delivered;
 }
 
+bool merge_is_past(const struct merge *merge, uint32_t serial, uint32_t count)
+{
+	return !merge_is_late(merge, serial) && serial_distance(merge->due, serial) >= count;
+}
+
+/* How many are still to come, if this is the last. */
+static uint32_t to_come(const struct merge *merge, uint32_t final)
+{
+	return final == 0 ? 0 : serial_distance(merge->due, serial_next(final));
+}
+
 /* On one stripe serials rise. In the extended protocol the same may come on several. */
 static bool serial_makes_sense(const struct group *group, const struct stripe_in *in)
 {
@@ -61,7 +72,7 @@ static bool serial_makes_sense(const struct group *group, const struct stripe_in
 		return !group->base;
 	if (ahead >= SERIAL_WINDOW || complete(merge))
 		return false;
-	return !merge->ending || (merge->final != 0 && ahead <= serial_distance(merge->due, merge->final));
+	return !merge->ending || ahead < to_come(merge, merge->final);
 }
 
 bool merge_complete(const struct group *group)
@@ -147,49 +158,31 @@ static void end_reached(struct group *group)
 	group_check_done(group);
 }
 
-/* It can't be, if that was the last. */
-static bool is_behind(const struct merge *merge, uint32_t serial, uint32_t final)
+/* Nothing that has come, or begun to, is past what is still to come. */
+static bool can_end(const struct group *group, uint32_t left)
 {
-	return !merge_is_late(merge, serial) &&
-	       (final == 0 || serial_distance(merge->due, serial) > serial_distance(merge->due, final));
-}
+	const struct merge *merge = &group->merge;
+	const struct stripe *stripe;
 
-/* The same of what was gathered. */
-static bool gather_has_behind(const struct group *group, uint32_t final)
-{
-	const struct gather *gather = group->gather;
+	if (left >= SERIAL_WINDOW || (merge->current != NULL && left == 0) || gather_is_past(group, left))
+		return false;
+	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
+		bool has_data = stripe->in.parked || (stripe->in.piece != NULL && !stripe->in.parity);
 
-	for (unsigned i = 0; gather != NULL && i < GATHER_SLOTS; i++) {
-		if (gather->slots[i] != NULL && is_behind(&group->merge, gather->slots[i]->serial, final))
-			return true;
+		if (has_data && merge_is_past(merge, stripe->in.datagram.serial, left))
+			return false;
 	}
-	return false;
+	return true;
 }
 
 bool merge_end(struct group *group, uint32_t final, bool reset)
 {
 	struct merge *merge = &group->merge;
-	struct stripe *stripe;
 
 	if (merge->ending && (!reset || merge->reset || final != merge->final))
 		return false;
-	if (!merge->ending) {
-		if (final == 0 && (merge->delivered > 0 || merge->current != NULL))
-			return false;
-		if (final != 0 && serial_distance(merge->due, serial_next(final)) >= SERIAL_WINDOW)
-			return false;
-		if (final != 0 && merge->current != NULL && serial_next(final) == merge->due)
-			return false;
-		TAILQ_FOREACH(stripe, &group->stripes, group_link) {
-			if (stripe->in.parked && is_behind(merge, stripe->in.datagram.serial, final))
-				return false;
-			if (stripe->in.piece != NULL && !stripe->in.parity &&
-			    is_behind(merge, stripe->in.datagram.serial, final))
-				return false;
-		}
-		if (gather_has_behind(group, final))
-			return false;
-	}
+	if (!merge->ending && ((final == 0 && merge->delivered > 0) || !can_end(group, to_come(merge, final))))
+		return false;
 	merge->ending = true;
 	merge->final = final;
 	if (reset && merge->done) {
@@ -436,13 +429,19 @@ static bool catch_up(struct stripe *stripe, uint32_t n)
 	return result == 1;
 }
 
-/* Passes on what was gathered of the due datagram, but for what a stripe has brought of it before. False if the local socket takes no more. */
+/* Passes on what was gathered of the due datagram, but for what a stripe has brought of it before. False if that's not to go on. */
 static bool pass_gathered(struct group *group, const struct gather_piece *piece)
 {
 	struct merge *merge = &group->merge;
-	ssize_t n = send(group->local, piece->bytes + PARITY_PREFIX + merge->passed, piece->size - merge->passed,
-			 MSG_DONTWAIT | MSG_NOSIGNAL);
+	ssize_t n;
 
+	/* A stripe has brought more of it: that was another datagram. */
+	if (piece->size < merge->passed) {
+		group_end(group, GROUP_ABORT, REASON_PROTOCOL);
+		return false;
+	}
+	n = send(group->local, piece->bytes + PARITY_PREFIX + merge->passed, piece->size - merge->passed,
+		 MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0 && errno == EAGAIN) {
 		wait_for_local(group);
 		return false;
@@ -483,11 +482,6 @@ static bool step(struct group *group, size_t *budget)
 		return false;
 	}
 	piece = gather_find(group, merge->due);
-	if (piece != NULL && piece->size < merge->passed) {
-		/* A stripe has brought more of it: that was another datagram. */
-		group_end(group, GROUP_ABORT, REASON_PROTOCOL);
-		return false;
-	}
 	if (piece != NULL)
 		return pass_gathered(group, piece);
 	stripe = merge->current;

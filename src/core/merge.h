@@ -47,6 +47,9 @@ void merge_stripe_ended(struct group *group);
 /* It was delivered: it has come by another stripe, or was recovered. */
 bool merge_is_late(const struct merge *merge, uint32_t serial);
 
+/* It can't be, if so many from the due one on are still to come. */
+bool merge_is_past(const struct merge *merge, uint32_t serial, uint32_t count);
+
 void merge_stop(struct group *group);
 
 /* All that the peer had to say has arrived, if it isn't delivered yet. */

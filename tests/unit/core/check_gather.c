@@ -381,6 +381,17 @@ static void nonsense(struct pair *pair, int which)
 		UNTIL(pair, pair->a.stripes[1]->in.piece != NULL);
 		raw_control(pair, 0, &(struct control){.type = CONTROL_FIN, .serial = 3});
 		break;
+	case 10:
+		/* The end is what was delivered last, but there's more. */
+		kept(pair, 1, 3, "three");
+		UNTIL(pair, gather_find(pair->a.group, 3) != NULL);
+		raw_control(pair, 0, &(struct control){.type = CONTROL_FIN, .serial = 1});
+		break;
+	case 11:
+		raw_data(pair, 1, 3, "three");
+		UNTIL(pair, pair->a.stripes[1]->in.parked);
+		raw_control(pair, 0, &(struct control){.type = CONTROL_FIN, .serial = 1});
+		break;
 	default:
 		/* Of another size than what is there. */
 		kept(pair, 1, 3, "three");
@@ -1017,7 +1028,7 @@ int main(void)
 		{test_overtaken, MODES_EXTENDED},
 		{test_smallest, 4},
 		{test_wrap, MODES_EXTENDED},
-		{test_nonsense, 11},
+		{test_nonsense, 13},
 		{test_idle, 4},
 		{test_early, MODES_EXTENDED},
 		{test_end_comes_first, 4},
