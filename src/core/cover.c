@@ -244,13 +244,11 @@ static void rest(struct group *group)
 	struct cover *cover = group->cover;
 	ev_tstamp now = ev_now(group->engine->loop);
 
-	if (is_old(cover, cover->made_at, now))
-		drop_parities(cover);
 	/* Those that are left of another rest are of less use than what is made now. */
-	if (!STAILQ_EMPTY(&cover->pieces)) {
+	if (!STAILQ_EMPTY(&cover->pieces) || is_old(cover, cover->made_at, now))
 		drop_parities(cover);
+	if (!STAILQ_EMPTY(&cover->pieces))
 		make(cover, now);
-	}
 	send_parities(group);
 	cover = group->cover;
 	if (cover == NULL)

@@ -50,30 +50,47 @@ static void free_block(struct engine *engine, struct gather *gather, struct gath
 	free(block);
 }
 
+static void free_blocks(struct engine *engine, struct gather *gather)
+{
+	struct gather_block *block;
+
+	while ((block = TAILQ_FIRST(&gather->blocks)) != NULL)
+		free_block(engine, gather, block);
+}
+
 static struct gather_piece **slot(struct gather *gather, uint32_t serial)
 {
 	return &gather->slots[serial % GATHER_SLOTS];
 }
 
-const struct gather_piece *gather_find(const struct group *group, uint32_t serial)
+static struct gather_piece *find(struct gather *gather, uint32_t serial)
 {
-	struct gather_piece *piece = group->gather != NULL ? *slot(group->gather, serial) : NULL;
+	struct gather_piece *piece = *slot(gather, serial);
 
 	return piece != NULL && piece->serial == serial ? piece : NULL;
+}
+
+const struct gather_piece *gather_find(const struct group *group, uint32_t serial)
+{
+	return group->gather != NULL ? find(group->gather, serial) : NULL;
+}
+
+/* What is in this place is forgotten, if anything is. */
+static void clear(struct engine *engine, struct gather *gather, struct gather_piece **piece)
+{
+	if (*piece != NULL)
+		free_piece(engine, gather, *piece);
+	*piece = NULL;
 }
 
 /* Forgets what was delivered, the oldest first, until there's room for so much. */
 static bool make_room(struct group *group, size_t size)
 {
 	struct gather *gather = group->gather;
-	struct gather_piece **piece;
 
 	while (gather->size + size > GATHER_MAX && merge_is_late(&group->merge, gather->oldest)) {
-		piece = slot(gather, gather->oldest);
-		if (*piece != NULL && (*piece)->serial == gather->oldest) {
-			free_piece(group->engine, gather, *piece);
-			*piece = NULL;
-		}
+		if (find(gather, gather->oldest) != NULL)
+			clear(group->engine, gather, slot(gather, gather->oldest));
 		gather->oldest = serial_next(gather->oldest);
 	}
 	return gather->size + size <= GATHER_MAX && group->engine->gathered + size <= GATHER_ALL_MAX;
@@ -84,17 +101,13 @@ static void on_rest(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct group *group = timer->data;
 	struct gather *gather = group->gather;
-	struct gather_block *block;
 
 	(void)loop;
 	(void)revents;
-	while ((block = TAILQ_FIRST(&gather->blocks)) != NULL)
-		free_block(group->engine, gather, block);
+	free_blocks(group->engine, gather);
 	for (unsigned i = 0; i < GATHER_SLOTS; i++) {
-		if (gather->slots[i] == NULL || !merge_is_late(&group->merge, gather->slots[i]->serial))
-			continue;
-		free_piece(group->engine, gather, gather->slots[i]);
-		gather->slots[i] = NULL;
+		if (gather->slots[i] != NULL && merge_is_late(&group->merge, gather->slots[i]->serial))
+			clear(group->engine, gather, &gather->slots[i]);
 	}
 	if (gather->size == 0)
 		gather_stop(group);
@@ -119,17 +132,13 @@ static struct gather *get(struct group *group)
 void gather_stop(struct group *group)
 {
 	struct gather *gather = group->gather;
-	struct gather_block *block;
 
 	if (gather == NULL)
 		return;
 	ev_timer_stop(group->engine->loop, &gather->rest);
-	while ((block = TAILQ_FIRST(&gather->blocks)) != NULL)
-		free_block(group->engine, gather, block);
-	for (unsigned i = 0; i < GATHER_SLOTS; i++) {
-		if (gather->slots[i] != NULL)
-			free_piece(group->engine, gather, gather->slots[i]);
-	}
+	free_blocks(group->engine, gather);
+	for (unsigned i = 0; i < GATHER_SLOTS; i++)
+		clear(group->engine, gather, &gather->slots[i]);
 	group->gather = NULL;
 	free(gather);
 }
@@ -161,12 +170,9 @@ static bool free_slot(struct group *group, uint32_t serial)
 
 	if (serial_distance(group->merge.due, serial) >= GATHER_SLOTS)
 		return false;
-	if (*piece == NULL)
-		return true;
-	if ((*piece)->serial == serial || !merge_is_late(&group->merge, (*piece)->serial))
+	if (*piece != NULL && ((*piece)->serial == serial || !merge_is_late(&group->merge, (*piece)->serial)))
 		return false;
-	free_piece(group->engine, group->gather, *piece);
-	*piece = NULL;
+	clear(group->engine, group->gather, piece);
 	return true;
 }
 
@@ -175,19 +181,11 @@ bool gather_begin(struct stripe *stripe)
 	const struct datagram *datagram = &stripe->in.datagram;
 	struct group *group = stripe->group;
 
-	if (!may_begin(group) || get(group) == NULL || !free_slot(group, datagram->serial))
+	if (!may_begin(group) || get(group) == NULL)
+		return false;
+	if (stripe->in.parity ? group->gather->off : !free_slot(group, datagram->serial))
 		return false;
 	stripe->in.piece = new_piece(group, datagram->serial, datagram->size);
-	return stripe->in.piece != NULL;
-}
-
-bool gather_begin_parity(struct stripe *stripe)
-{
-	const struct datagram *datagram = &stripe->in.datagram;
-
-	if (!may_begin(stripe->group) || get(stripe->group) == NULL || stripe->group->gather->off)
-		return false;
-	stripe->in.piece = new_piece(stripe->group, datagram->serial, datagram->size);
 	return stripe->in.piece != NULL;
 }
 
@@ -235,10 +233,10 @@ static unsigned lay_out(struct group *group, const struct gather_block *block, u
 	unsigned missing = 0;
 
 	for (unsigned i = 0; i < block->count; i++) {
-		struct gather_piece *piece = *slot(group->gather, block->serials[i]);
+		struct gather_piece *piece = find(group->gather, block->serials[i]);
 
 		pieces[i] = NULL;
-		if (piece == NULL || piece->serial != block->serials[i] || PARITY_PREFIX + piece->size > block->length) {
+		if (piece == NULL || PARITY_PREFIX + piece->size > block->length) {
 			missing++;
 			continue;
 		}
@@ -280,23 +278,19 @@ static bool recover(struct group *group, struct gather_block *block)
 	return good;
 }
 
-static unsigned count_missing(const struct group *group, const struct gather_block *block)
+/* How many aren't at hand, of which those are *needed that weren't delivered and forgotten. */
+static unsigned count_missing(const struct group *group, const struct gather_block *block, unsigned *needed)
 {
 	unsigned missing = 0;
 
-	for (unsigned i = 0; i < block->count; i++)
-		missing += gather_find(group, block->serials[i]) == NULL;
-	return missing;
-}
-
-/* What was delivered and forgotten is missing, too; it's of use for the rest. */
-static bool needs_recovery(const struct group *group, const struct gather_block *block)
-{
+	*needed = 0;
 	for (unsigned i = 0; i < block->count; i++) {
-		if (gather_find(group, block->serials[i]) == NULL && !merge_is_late(&group->merge, block->serials[i]))
-			return true;
+		if (gather_find(group, block->serials[i]) != NULL)
+			continue;
+		missing++;
+		*needed += !merge_is_late(&group->merge, block->serials[i]);
 	}
-	return false;
+	return missing;
 }
 
 /* False if a parity doesn't fit. */
@@ -304,15 +298,15 @@ static bool look_at_blocks(struct group *group)
 {
 	struct gather *gather = group->gather;
 	struct gather_block *block, *next;
+	unsigned missing, needed;
 	bool good = true;
 
 	for (block = TAILQ_FIRST(&gather->blocks); block != NULL; block = next) {
-		bool needed = needs_recovery(group, block);
-
 		next = TAILQ_NEXT(block, link);
-		if (needed && count_missing(group, block) > block->parity_count)
+		missing = count_missing(group, block, &needed);
+		if (needed > 0 && missing > block->parity_count)
 			continue;
-		if (needed)
+		if (needed > 0)
 			good = recover(group, block) && good;
 		free_block(group->engine, gather, block);
 	}

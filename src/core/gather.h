@@ -43,11 +43,8 @@ struct gather {
 	ev_timer rest;
 };
 
-/* Begins to read the data datagram whose header the stripe has read into memory: stripe->in.piece. False if that's not to be. */
+/* Begins to read the kept datagram, or the parity, whose header the stripe has read into memory: stripe->in.piece. False if that's not to be. */
 bool gather_begin(struct stripe *stripe);
-
-/* The same with a parity. */
-bool gather_begin_parity(struct stripe *stripe);
 
 /* What the stripe has begun is whole: it's taken over, and what can be recovered is. False if it makes no sense. */
 bool gather_whole(struct stripe *stripe);

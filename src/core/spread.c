@@ -176,11 +176,12 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 	ssize_t more = 1, n;
 	int error;
 
-	if (keep)
-		max = choose_size(stripe, 1) < DATAGRAM_KEPT_MAX ? choose_size(stripe, 1) : DATAGRAM_KEPT_MAX;
+	if (keep) {
+		max = choose_size(stripe, 1);
+		max = max < DATAGRAM_KEPT_MAX ? max : DATAGRAM_KEPT_MAX;
+	}
 	n = hold_fill(group->engine->pool, hold, group->local, max, group->spread.bulk && !keep);
 	error = errno;
-
 	if (n <= 0) {
 		read_failed(group, n, error);
 		return 0;
@@ -190,13 +191,14 @@ static size_t pull(struct group *group, struct stripe *stripe, size_t max)
 		error = errno;
 		n += more > 0 ? more : 0;
 	}
-	count_datagram(group, stripe, (size_t)n, max, keep && hold->buffer != NULL);
+	count_datagram(group, stripe, (size_t)n, max, keep);
 	if ((size_t)n < max && !govern_is_bulk(group))
 		engine_note_talk(group->engine);
-	if (!keep)
-		cover_stop(group);
-	else if (hold->buffer != NULL)
+	/* What isn't spliced is in a buffer. */
+	if (keep)
 		cover_keep(group, stripe, hold_bytes(hold) + DATAGRAM_HEADER, (size_t)n);
+	else
+		cover_stop(group);
 	if (more == 0 || (more < 0 && error != ENOBUFS)) {
 		group->spread.drained = true;
 		read_failed(group, more, error);

@@ -298,7 +298,7 @@ static void put_header(struct stripe *stripe, uint32_t serial, uint32_t size)
 
 void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size, bool kept)
 {
-	put_header(stripe, serial, kept && stripe->parity ? size | DATAGRAM_KEPT : size);
+	put_header(stripe, serial, kept ? size | DATAGRAM_KEPT : size);
 	stripe->out.last = serial;
 }
 

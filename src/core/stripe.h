@@ -156,7 +156,7 @@ bool stripe_queue(struct stripe *stripe, const struct control *control);
  */
 void stripe_send(struct stripe *stripe, const struct control *control);
 
-/* Its hold has the payload of a datagram: puts the header in front. kept: parity may cover it, if the peer knows of that. */
+/* Its hold has the payload of a datagram: puts the header in front. kept: parity may cover it; the peer must know of that. */
 void stripe_start(struct stripe *stripe, uint32_t serial, uint32_t size, bool kept);
 
 /* The same for a parity, whose first piece has that serial. */
@@ -211,9 +211,6 @@ void stripe_release_ahead(struct stripe *stripe);
 
 /* Waits for reading until so many bytes have come: 1 is any. */
 void stripe_await(struct stripe *stripe, uint32_t bytes);
-
-/* Copies what has come of the payload to out; n says how much. Returns 1 if that's all of it; 0 for wait until readable; -1 for ended. */
-int stripe_take(struct stripe *stripe, uint8_t *out, uint32_t *n);
 
 /* Drops up to n bytes of payload. Returns 1 for done, go on; 0 for wait until readable; -1 for ended. */
 int stripe_skip(struct stripe *stripe, uint32_t n);

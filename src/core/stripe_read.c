@@ -192,7 +192,8 @@ int stripe_skip(struct stripe *stripe, uint32_t n)
 	return 1;
 }
 
-int stripe_take(struct stripe *stripe, uint8_t *out, uint32_t *n)
+/* Copies what has come of the payload to out; n says how much. 1 if that's all of it. */
+static int take(struct stripe *stripe, uint8_t *out, uint32_t *n)
 {
 	struct stripe_in *in = &stripe->in;
 	uint32_t wanted = in->left;
@@ -229,7 +230,7 @@ static int gather(struct stripe *stripe)
 	struct gather_piece *piece = stripe->in.piece;
 	size_t before = stripe->in.parity ? 0 : PARITY_PREFIX;
 	uint32_t n;
-	int result = stripe_take(stripe, piece->bytes + before + piece->got, &n);
+	int result = take(stripe, piece->bytes + before + piece->got, &n);
 
 	if (result < 0)
 		return result;
@@ -247,7 +248,7 @@ static int gather(struct stripe *stripe)
 
 static int read_parity(struct stripe *stripe)
 {
-	if (!stripe->in.late && gather_begin_parity(stripe))
+	if (!stripe->in.late && gather_begin(stripe))
 		return gather(stripe);
 	stripe->in.late = true;
 	return drop_payload(stripe);
@@ -291,7 +292,7 @@ static bool header_is_sane(const struct stripe *stripe, const struct datagram *d
 	if (datagram->serial == SERIAL_CONTROL)
 		return datagram->size >= CONTROL_MIN && datagram->size <= CONTROL_MAX;
 	if (stripe->in.parity)
-		return stripe->in.kept == false && datagram->size > PARITY_HEADER + PARITY_PREFIX &&
+		return !stripe->in.kept && datagram->size > PARITY_HEADER + PARITY_PREFIX &&
 		       datagram->size <= PARITY_HEADER + PARITY_PREFIX + DATAGRAM_KEPT_MAX;
 	return datagram->size <= (stripe->in.kept ? DATAGRAM_KEPT_MAX : DATAGRAM_MAX_EXTENDED);
 }
