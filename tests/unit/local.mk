@@ -41,6 +41,7 @@ UNIT_TESTS = \
 
 UNIT_LIBS = $(RORO_LIBS) $(CHECK_LIBS)
 UNIT_PAIR = tests/unit/unit.h tests/unit/core/pair.c tests/unit/core/pair.h
+UNIT_SCRIPT = $(UNIT_PAIR) tests/unit/core/script.c tests/unit/core/script.h
 UNIT_RELAY = tests/unit/unit.h tests/unit/role/local_relay.h
 UNIT_VECTORS = tests/unit/unit.h tests/unit/vectors.c tests/unit/vectors.h
 
@@ -62,11 +63,11 @@ tests_unit_core_check_govern_SOURCES = tests/unit/core/check_govern.c $(UNIT_PAI
 tests_unit_core_check_govern_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_merge_SOURCES = tests/unit/core/check_merge.c $(UNIT_PAIR)
 tests_unit_core_check_merge_LDADD = $(UNIT_LIBS)
-tests_unit_core_check_copies_SOURCES = tests/unit/core/check_copies.c $(UNIT_PAIR)
+tests_unit_core_check_copies_SOURCES = tests/unit/core/check_copies.c $(UNIT_SCRIPT)
 tests_unit_core_check_copies_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_cover_SOURCES = tests/unit/core/check_cover.c $(UNIT_PAIR)
 tests_unit_core_check_cover_LDADD = $(UNIT_LIBS)
-tests_unit_core_check_gather_SOURCES = tests/unit/core/check_gather.c $(UNIT_PAIR)
+tests_unit_core_check_gather_SOURCES = tests/unit/core/check_gather.c $(UNIT_SCRIPT)
 tests_unit_core_check_gather_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_loss_SOURCES = tests/unit/core/check_loss.c $(UNIT_PAIR)
 tests_unit_core_check_loss_LDADD = $(UNIT_LIBS)

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "tests/unit/core/pair.h"
+#include "tests/unit/core/script.h"
 
 static void part(struct pair *pair, unsigned stripe, const char *text)
 {
@@ -100,16 +99,6 @@ END_TEST
 #define DATAGRAMS 60
 #define STRIPES 5
 
-struct script {
-	uint8_t *bytes;
-	size_t length, at;
-};
-
-static size_t dice(size_t sides)
-{
-	return (size_t)random() % sides;
-}
-
 static size_t any_size(void)
 {
 	static const size_t most[] = {1, 20, 3000, 70000};
@@ -117,77 +106,47 @@ static size_t any_size(void)
 	return dice(most[dice(4)]);
 }
 
-static void append(struct script *script, uint32_t serial, size_t offset, size_t size)
+static size_t some(void)
 {
-	datagram_encode(script->bytes + script->length, serial, (uint32_t)size);
-	script->length += DATAGRAM_HEADER;
-	for (size_t done = 0, n; done < size; done += n) {
-		const uint8_t *bytes = pattern(1, offset + done, (n = size - done, &n));
-
-		memcpy(script->bytes + script->length + done, bytes, n);
-	}
-	script->length += size;
+	return 1 + any_size();
 }
 
-static void write_some(struct pair *pair, unsigned stripe, struct script *script)
+/* The datagram on one stripe at least. */
+static void append_anywhere(struct script scripts[STRIPES], uint32_t serial, size_t offset, size_t size)
 {
-	size_t left = script->length - script->at, n = 1 + any_size();
-	ssize_t sent = send(pair->raw[stripe], script->bytes + script->at, n < left ? n : left, MSG_DONTWAIT | MSG_NOSIGNAL);
+	static uint8_t bytes[70000];
+	size_t one = dice(STRIPES);
 
-	ck_assert(sent >= 0 || errno == EAGAIN);
-	script->at += sent > 0 ? (size_t)sent : 0;
+	script_pattern(bytes, offset, size);
+	for (unsigned i = 0; i < STRIPES; i++) {
+		if (i != one && dice(3) != 0)
+			continue;
+		script_header(&scripts[i], serial, size, 0);
+		script_append(&scripts[i], bytes, size);
+	}
 }
 
 START_TEST(test_any_copies)
 {
-	struct script scripts[STRIPES] = {{0}};
-	struct pour out = {.from = -1, .seed = 1, .keep = true};
+	struct script scripts[STRIPES];
+	struct pour out;
 	struct pair pair;
-	bool going = true;
 
-	for (int round = 0; round < 12; round++) {
-		srandom((unsigned)round + 1);
+	for (unsigned round = 0; round < 12; round++) {
+		srandom(round + 1);
 		pair_open_raw(&pair, STRIPES, _i);
 		out = (struct pour){.from = -1, .to = pair.a.local, .seed = 1, .keep = true};
 		for (unsigned i = 0; i < STRIPES; i++)
-			scripts[i] = (struct script){.bytes = malloc(DATAGRAMS * (DATAGRAM_HEADER + 70000))};
+			script_open(&scripts[i], DATAGRAMS * (DATAGRAM_HEADER + 70000));
 		for (uint32_t serial = 1; serial <= DATAGRAMS; serial++) {
-			size_t size = any_size(), one = dice(STRIPES);
+			size_t size = any_size();
 
-			for (unsigned i = 0; i < STRIPES; i++) {
-				if (i == one || dice(3) == 0)
-					append(&scripts[i], serial, out.size, size);
-			}
+			append_anywhere(scripts, serial, out.size, size);
 			out.size += size;
 		}
 		out.sent = out.size;
-		pair_start_clock(&pair);
-		for (going = true; going;) {
-			ck_assert_msg(!pair_is_late(&pair), "round %d: %zu of %zu", round, out.got, out.size);
-			ck_assert_ptr_nonnull(pair.a.group);
-			going = false;
-			for (unsigned i = 0; i < STRIPES; i++) {
-				if (dice(3) == 0)
-					write_some(&pair, i, &scripts[i]);
-				going = going || scripts[i].at < scripts[i].length;
-			}
-			if (dice(4) == 0)
-				pour(&out);
-			pair_turn(&pair);
-		}
-		UNTIL(&pair, (pour(&out), pour_done(&out)));
-		UNTIL(&pair, counter_read(&pair.a.engine->counters.datagrams_in) == DATAGRAMS);
-		raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN, .serial = DATAGRAMS});
-		local_expect_end(&pair, &pair.a);
-		shutdown(pair.a.local, SHUT_WR);
-		UNTIL(&pair, pair.a.group == NULL);
-		ck_assert_int_eq(pair.a.reason, REASON_NONE);
-		/* What was behind is dropped, and nothing else is. */
-		for (unsigned i = 0; i < STRIPES; i++) {
-			raw_control(&pair, i, &(struct control){.type = CONTROL_DETACH});
-			free(scripts[i].bytes);
-		}
-		UNTIL(&pair, pair.a.idle == STRIPES);
+		scripts_play(&pair, scripts, 0, STRIPES, some, &out);
+		scripts_finish(&pair, scripts, STRIPES, DATAGRAMS, &out);
 		pair_close(&pair);
 	}
 }

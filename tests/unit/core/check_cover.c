@@ -21,6 +21,12 @@ static void pretend_loss(struct pair *pair, unsigned sent, unsigned repeated)
 	pair->a.engine->repeated = repeated;
 }
 
+static void open_lossy(struct pair *pair, unsigned count, int mode)
+{
+	pair_open_raw(pair, count, mode);
+	pretend_loss(pair, 100, 1);
+}
+
 static uint64_t parities(const struct pair *pair)
 {
 	return counter_read(&pair->a.engine->counters.parities_out);
@@ -85,23 +91,33 @@ static void tick_at_rest(struct pair *pair)
 	tick(pair);
 }
 
-/* The parity that comes next on a raw stripe. */
-static uint32_t read_parity(struct pair *pair, unsigned index, struct parity *parity, uint8_t *bytes, size_t room)
+/* The parity with this header. Returns its length. */
+static uint32_t read_rest(struct pair *pair, unsigned index, struct datagram datagram, struct parity *parity, uint8_t *bytes, size_t room)
 {
-	uint8_t header[DATAGRAM_HEADER], head[PARITY_HEADER];
-	struct datagram datagram;
-	uint32_t length;
+	uint32_t length = (datagram.size & ~DATAGRAM_PARITY) - PARITY_HEADER;
+	uint8_t head[PARITY_HEADER];
 
-	raw_read(pair, index, header, sizeof(header));
-	datagram = datagram_decode(header);
 	ck_assert_uint_ne(datagram.size & DATAGRAM_PARITY, 0);
-	length = (datagram.size & ~DATAGRAM_PARITY) - PARITY_HEADER;
 	ck_assert_uint_le(length, room);
 	raw_read(pair, index, head, sizeof(head));
 	ck_assert(parity_decode(parity, head));
 	ck_assert_uint_eq(datagram.serial, parity->first);
 	raw_read(pair, index, bytes, length);
 	return length;
+}
+
+static struct datagram read_header(struct pair *pair, unsigned index)
+{
+	uint8_t header[DATAGRAM_HEADER];
+
+	raw_read(pair, index, header, sizeof(header));
+	return datagram_decode(header);
+}
+
+/* The parity that comes next on a raw stripe. */
+static uint32_t read_parity(struct pair *pair, unsigned index, struct parity *parity, uint8_t *bytes, size_t room)
+{
+	return read_rest(pair, index, read_header(pair, index), parity, bytes, room);
 }
 
 /* Which of the raw stripes has something to read. */
@@ -131,8 +147,7 @@ START_TEST(test_at_rest)
 	struct parity parity;
 	struct pair pair;
 
-	pair_open_raw(&pair, 3, _i);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 3, _i);
 	keep(&pair, 0, 7, "hello", 5);
 	UNTIL(&pair, parities(&pair) == 1);
 	length = read_parity(&pair, which_has(&pair), &parity, bytes, sizeof(bytes));
@@ -155,8 +170,7 @@ START_TEST(test_not_before)
 {
 	struct pair pair;
 
-	pair_open_raw(&pair, 3, _i);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 3, _i);
 	for (uint32_t serial = 1; serial <= 10; serial++) {
 		keep(&pair, 0, serial, "more", 4);
 		tick(&pair);
@@ -199,21 +213,14 @@ static void send_piece(struct pair *pair, const char *text, bool parity)
 
 static void read_one(struct pair *pair, struct sent *sent)
 {
-	unsigned index = which_has(pair);
-	uint8_t header[DATAGRAM_HEADER], head[PARITY_HEADER];
-	struct datagram datagram;
-	uint32_t size;
+	unsigned index = which_has(pair), n = sent->parities;
+	struct datagram datagram = read_header(pair, index);
+	uint32_t size = datagram.size & ~DATAGRAM_KEPT;
 
-	raw_read(pair, index, header, sizeof(header));
-	datagram = datagram_decode(header);
-	size = datagram.size & ~(DATAGRAM_KEPT | DATAGRAM_PARITY);
 	if (datagram.size & DATAGRAM_PARITY) {
-		ck_assert_uint_lt(sent->parities, SENT_MAX);
-		raw_read(pair, index, head, sizeof(head));
-		ck_assert(parity_decode(&sent->header[sent->parities], head));
-		sent->length = size - PARITY_HEADER;
-		ck_assert_uint_le(sent->length, sizeof(sent->parity[0]));
-		raw_read(pair, index, sent->parity[sent->parities++], sent->length);
+		ck_assert_uint_lt(n, SENT_MAX);
+		sent->length = read_rest(pair, index, datagram, &sent->header[n], sent->parity[n], sizeof(sent->parity[n]));
+		sent->parities++;
 		return;
 	}
 	ck_assert(datagram.serial >= 1 && datagram.serial <= SENT_MAX && size <= 64);
@@ -306,12 +313,11 @@ END_TEST
 /* Half as many and four, but no more than there are. */
 START_TEST(test_number)
 {
-	static const unsigned numbers[][2] = {{1, 1}, {2, 2}, {8, 8}, {9, 8}, {24, 16}, {128, 68}, {129, 2 * (32 + 4) + 0}, {300, 2 * 68}};
+	static const unsigned numbers[][2] = {{1, 1}, {2, 2}, {8, 8}, {9, 8}, {24, 16}, {128, 68}, {129, 2 * (32 + 4)}, {300, 2 * 68}};
 	struct pair pair;
 	unsigned pieces = numbers[_i][0];
 
-	pair_open_raw(&pair, 12, 0);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 12, 0);
 	for (uint32_t serial = 1; serial <= pieces; serial++)
 		keep(&pair, 0, serial, "some bytes", 10);
 	UNTIL(&pair, pair.a.group->cover == NULL);
@@ -327,8 +333,7 @@ START_TEST(test_mixed_sizes)
 	struct pair pair;
 
 	(void)_i;
-	pair_open_raw(&pair, 12, 0);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 12, 0);
 	for (uint32_t serial = 1; serial <= 100; serial++)
 		keep(&pair, 0, serial, bytes, serial == 50 ? sizeof(bytes) : 1);
 	UNTIL(&pair, pair.a.group->cover == NULL);
@@ -342,8 +347,7 @@ START_TEST(test_not_while_blocked)
 {
 	struct pair pair;
 
-	pair_open_raw(&pair, 2, _i);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 2, _i);
 	for (unsigned i = 0; i < 2; i++)
 		pair.a.stripes[i]->out.writable = false;
 	local_write(&pair.a, "waits");
@@ -366,8 +370,7 @@ START_TEST(test_later)
 {
 	struct pair pair;
 
-	pair_open_raw(&pair, 2, 0);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 2, 0);
 	keep(&pair, 0, 7, "hello", 5);
 	pair.a.group->cover->round_trip = 3600.;
 	for (unsigned i = 0; i < 2; i++)
@@ -391,8 +394,7 @@ START_TEST(test_old_ones)
 	struct pair pair;
 
 	(void)_i;
-	pair_open_raw(&pair, 2, 0);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 2, 0);
 	keep(&pair, 0, 7, "hello", 5);
 	pair.a.group->cover->round_trip = -1.;
 	UNTIL(&pair, pair.a.group->cover == NULL);
@@ -419,9 +421,8 @@ START_TEST(test_left_out)
 	ev_tstamp first;
 
 	(void)_i;
-	pair_open_raw(&pair, 2, 0);
+	open_lossy(&pair, 2, 0);
 	loop = pair.a.engine->loop;
-	pretend_loss(&pair, 100, 1);
 	keep(&pair, 0, 7, "old", 3);
 	first = ev_now(loop);
 	do
@@ -449,8 +450,7 @@ START_TEST(test_last_ones)
 	struct pair pair;
 	unsigned count;
 
-	pair_open_raw(&pair, 12, 0);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 12, 0);
 	for (unsigned i = 0; i < 300; i++, serial = serial_next(serial))
 		keep(&pair, 0, serial, "some bytes", 10);
 	next = serial;
@@ -474,8 +474,7 @@ START_TEST(test_goes_on)
 	struct parity parity;
 	struct pair pair;
 
-	pair_open_raw(&pair, 2, _i);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 2, _i);
 	pair.a.stripes[0]->out.writable = pair.a.stripes[1]->out.writable = false;
 	keep(&pair, 0, 7, "hello", 5);
 	tick_at_rest(&pair);
@@ -496,8 +495,7 @@ START_TEST(test_ends)
 {
 	struct pair pair;
 
-	pair_open_raw(&pair, 2, _i % 2);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 2, _i % 2);
 	pair.a.stripes[0]->out.writable = pair.a.stripes[1]->out.writable = false;
 	for (uint32_t serial = 1; serial <= 20; serial++)
 		keep(&pair, 0, serial, "hello", 5);
@@ -518,8 +516,7 @@ START_TEST(test_end)
 {
 	struct pair pair;
 
-	pair_open_raw(&pair, 3, 0);
-	pretend_loss(&pair, 100, 1);
+	open_lossy(&pair, 3, 0);
 	if (_i) {
 		raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN});
 		local_expect_end(&pair, &pair.a);
@@ -542,9 +539,8 @@ START_TEST(test_binds_nobody)
 	struct pair pair;
 	struct group *group;
 
-	pair_open_raw(&pair, 2, _i);
+	open_lossy(&pair, 2, _i);
 	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
 	pair.a.stripes[0]->out.path.flying = 5000;
 	pair.a.stripes[1]->out.asked = true;
 	pair.a.stripes[0]->out.writable = false;
@@ -577,9 +573,8 @@ START_TEST(test_even)
 	struct group *group;
 
 	(void)_i;
-	pair_open_raw(&pair, 5, 0);
+	open_lossy(&pair, 5, 0);
 	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
 	set_paths(&pair, rtts, flying);
 	group->spread.last = pair.a.stripes[0];
 	group->spread.full = true;
@@ -609,9 +604,8 @@ START_TEST(test_waits_for_full_ones)
 	struct group *group;
 
 	(void)_i;
-	pair_open_raw(&pair, 3, 0);
+	open_lossy(&pair, 3, 0);
 	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
 	keep(&pair, 0, 7, "hello", 5);
 	set_paths(&pair, rtts, flying);
 	pair.a.stripes[1]->out.writable = pair.a.stripes[2]->out.writable = false;
@@ -640,9 +634,8 @@ START_TEST(test_choose_for_parity)
 	struct group *group;
 
 	(void)_i;
-	pair_open_raw(&pair, 3, 0);
+	open_lossy(&pair, 3, 0);
 	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
 	set_paths(&pair, rtts, flying);
 	for (unsigned i = 0; i < 3; i++)
 		pair.a.stripes[i]->out.path_at = ev_now(pair.a.engine->loop);
@@ -679,9 +672,8 @@ START_TEST(test_bounds)
 	struct group *group;
 
 	(void)_i;
-	pair_open_raw(&pair, 2, 0);
+	open_lossy(&pair, 2, 0);
 	group = pair.a.group;
-	pretend_loss(&pair, 100, 1);
 	for (uint32_t serial = 1; serial < 200; serial++) {
 		keep(&pair, 0, serial, bytes, sizeof(bytes));
 		ck_assert_uint_le(group->cover->size, COVER_YOUNG);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "tests/unit/core/pair.h"
+#include "tests/unit/core/script.h"
 #include "wire/parity.h"
 
 static void open_pair(struct pair *pair, unsigned count, int mode)
@@ -60,7 +60,7 @@ START_TEST(test_in_order)
 {
 	struct pair pair;
 
-	open_pair(&pair, 2, _i);
+	open_pair(&pair, 3, _i);
 	kept(&pair, 0, 2, "b");
 	kept(&pair, 0, 4, "d");
 	UNTIL(&pair, gather_find(pair.a.group, 4) != NULL);
@@ -73,9 +73,10 @@ START_TEST(test_in_order)
 	raw_write(&pair, 1, "e", 1);
 	raw_data(&pair, 1, 8, "h");
 	pair_settle(&pair);
-	/* A copy, of which it doesn't say that it's kept. */
 	raw_data(&pair, 1, 9, "i");
 	local_expect_nothing(&pair, &pair.a);
+	kept(&pair, 2, 1, "a");
+	local_expect(&pair, &pair.a, "abcdefghi");
 	pair_close(&pair);
 }
 END_TEST
@@ -596,6 +597,14 @@ static void expect_large(struct pair *pair, uint32_t serial)
 	ck_assert_mem_eq(got, got + 1, sizeof(got) - 1);
 }
 
+static void set_small_buffers(struct pair *pair)
+{
+	const int size = 4096;
+
+	ck_assert_int_eq(setsockopt(pair->a.group->local, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+	ck_assert_int_eq(setsockopt(pair->a.local, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+}
+
 /* What isn't due is bounded, too: beyond that its stripe waits, as others do. */
 START_TEST(test_much_not_due)
 {
@@ -781,11 +790,6 @@ END_TEST
 #define SIZE_MAX_ANY 3000
 #define SCRIPT_MAX (2 * DATAGRAMS * (SIZE_MAX_ANY + 100))
 
-struct script {
-	uint8_t *bytes;
-	size_t length, at;
-};
-
 struct play {
 	struct pair pair;
 	struct script scripts[STRIPES + 1];
@@ -795,30 +799,10 @@ struct play {
 	size_t sizes[BLOCK];
 };
 
-static size_t dice(size_t sides)
-{
-	return (size_t)random() % sides;
-}
-
-static void append(struct script *script, const void *bytes, size_t n)
-{
-	ck_assert_uint_le(script->length + n, SCRIPT_MAX);
-	memcpy(script->bytes + script->length, bytes, n);
-	script->length += n;
-}
-
-static void append_header(struct script *script, uint32_t serial, size_t size, uint32_t flags)
-{
-	uint8_t header[DATAGRAM_HEADER];
-
-	datagram_encode(header, serial, (uint32_t)size | flags);
-	append(script, header, sizeof(header));
-}
-
 static void append_datagram(struct play *play, unsigned stripe, uint32_t serial, unsigned piece)
 {
-	append_header(&play->scripts[stripe], serial, play->sizes[piece], !play->mixed || dice(2) ? DATAGRAM_KEPT : 0);
-	append(&play->scripts[stripe], play->pieces[piece] + PARITY_PREFIX, play->sizes[piece]);
+	script_header(&play->scripts[stripe], serial, play->sizes[piece], !play->mixed || dice(2) ? DATAGRAM_KEPT : 0);
+	script_append(&play->scripts[stripe], play->pieces[piece] + PARITY_PREFIX, play->sizes[piece]);
 }
 
 static void make_piece(struct play *play, unsigned piece)
@@ -826,11 +810,7 @@ static void make_piece(struct play *play, unsigned piece)
 	size_t size = 1 + dice(dice(2) ? 20 : SIZE_MAX_ANY);
 
 	memset(play->pieces[piece], 0, sizeof(play->pieces[piece]));
-	for (size_t done = 0, n; done < size; done += n) {
-		const uint8_t *bytes = pattern(1, play->out.size + done, (n = size - done, &n));
-
-		memcpy(play->pieces[piece] + PARITY_PREFIX + done, bytes, n);
-	}
+	script_pattern(play->pieces[piece] + PARITY_PREFIX, play->out.size, size);
 	parity_seal(play->pieces[piece], (uint32_t)size);
 	play->sizes[piece] = size;
 	play->out.size += size;
@@ -854,9 +834,9 @@ static void append_parities(struct play *play, uint32_t first, unsigned count)
 
 		parity.index = (uint8_t)(3 * i + dice(3));
 		parity_encode(header, &parity);
-		append_header(script, first, PARITY_HEADER + length, DATAGRAM_PARITY);
-		append(script, header, sizeof(header));
-		append(script, play->parities[parity.index], length);
+		script_header(script, first, PARITY_HEADER + length, DATAGRAM_PARITY);
+		script_append(script, header, sizeof(header));
+		script_append(script, play->parities[parity.index], length);
 	}
 }
 
@@ -880,14 +860,6 @@ static void append_block(struct play *play, uint32_t first)
 	append_parities(play, first, lost);
 }
 
-static void set_small_buffers(struct pair *pair)
-{
-	const int size = 4096;
-
-	ck_assert_int_eq(setsockopt(pair->a.group->local, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
-	ck_assert_int_eq(setsockopt(pair->a.local, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
-}
-
 static void begin(struct play *play, unsigned seed, int mode)
 {
 	srandom(seed);
@@ -896,69 +868,16 @@ static void begin(struct play *play, unsigned seed, int mode)
 	if (play->mixed && seed % 2)
 		set_small_buffers(&play->pair);
 	play->out = (struct pour){.from = -1, .to = play->pair.a.local, .seed = 1, .keep = true};
-	for (unsigned i = 0; i <= STRIPES; i++) {
-		play->scripts[i] = (struct script){.bytes = malloc(SCRIPT_MAX)};
-		ck_assert_ptr_nonnull(play->scripts[i].bytes);
-	}
+	for (unsigned i = 0; i <= STRIPES; i++)
+		script_open(&play->scripts[i], SCRIPT_MAX);
 	for (uint32_t first = 1; first <= DATAGRAMS; first += BLOCK)
 		append_block(play, first);
 	play->out.sent = play->out.size;
 }
 
-static void write_some(struct pair *pair, unsigned stripe, struct script *script)
+static size_t some(void)
 {
-	size_t left = script->length - script->at, n = 1 + dice(dice(2) ? 30 : 5000);
-	ssize_t sent = send(pair->raw[stripe], script->bytes + script->at, n < left ? n : left, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-	ck_assert(sent >= 0 || errno == EAGAIN);
-	script->at += sent > 0 ? (size_t)sent : 0;
-}
-
-/* Writes some of these stripes. True if there's more to write. */
-static bool write_any(struct play *play, unsigned first, unsigned end)
-{
-	bool going = false;
-
-	for (unsigned i = first; i < end; i++) {
-		if (dice(3) == 0)
-			write_some(&play->pair, i, &play->scripts[i]);
-		going = going || play->scripts[i].at < play->scripts[i].length;
-	}
-	return going;
-}
-
-static void run(struct play *play, unsigned first, unsigned end)
-{
-	pair_start_clock(&play->pair);
-	while (write_any(play, first, end)) {
-		ck_assert_msg(!pair_is_late(&play->pair), "%zu of %zu", play->out.got, play->out.size);
-		ck_assert_ptr_nonnull(play->pair.a.group);
-		if (dice(4) == 0)
-			pour(&play->out);
-		pair_turn(&play->pair);
-	}
-}
-
-/* The end, after which nothing is left. Returns how many were recovered. */
-static uint64_t finish(struct play *play)
-{
-	struct pair *pair = &play->pair;
-	struct end *a = &pair->a;
-
-	UNTIL(pair, (pour(&play->out), pour_done(&play->out)));
-	ck_assert_uint_eq(counter_read(&a->engine->counters.datagrams_in), DATAGRAMS);
-	raw_control(pair, 0, &(struct control){.type = CONTROL_FIN, .serial = DATAGRAMS});
-	local_expect_end(pair, a);
-	shutdown(a->local, SHUT_WR);
-	UNTIL(pair, a->group == NULL);
-	ck_assert_int_eq(a->reason, REASON_NONE);
-	ck_assert_uint_eq(a->engine->gathered, 0);
-	for (unsigned i = 0; i <= STRIPES; i++) {
-		raw_control(pair, i, &(struct control){.type = CONTROL_DETACH});
-		free(play->scripts[i].bytes);
-	}
-	UNTIL(pair, a->idle == STRIPES + 1);
-	return recovered(pair);
+	return 1 + dice(dice(2) ? 30 : 5000);
 }
 
 START_TEST(test_any)
@@ -968,9 +887,11 @@ START_TEST(test_any)
 
 	for (unsigned round = 1; round <= 12; round++) {
 		begin(&play, round, _i % MODES_EXTENDED);
-		run(&play, 0, STRIPES);
-		run(&play, LAST, LAST + 1);
-		sum += finish(&play);
+		scripts_play(&play.pair, play.scripts, 0, STRIPES, some, &play.out);
+		scripts_play(&play.pair, play.scripts, LAST, LAST + 1, some, &play.out);
+		scripts_finish(&play.pair, play.scripts, STRIPES + 1, DATAGRAMS, &play.out);
+		ck_assert_uint_eq(play.pair.a.engine->gathered, 0);
+		sum += recovered(&play.pair);
 		pair_close(&play.pair);
 	}
 	ck_assert_uint_gt(sum, 0);
@@ -980,32 +901,26 @@ END_TEST
 /* All stripes have left, and what they brought waits in memory for the client to read. */
 START_TEST(test_stripes_leave_first)
 {
-	static uint8_t bytes[DATAGRAM_KEPT_MAX];
 	const struct control detach = {.type = CONTROL_DETACH};
 	struct pair pair;
-	uint32_t sent = 1;
-	size_t got = 0;
+	const uint32_t last = 60;
 
 	open_pair(&pair, 2, _i);
+	set_small_buffers(&pair);
 	shutdown(pair.a.local, SHUT_WR);
-	do {
-		raw_header(&pair, 0, ++sent, sizeof(bytes) | DATAGRAM_KEPT);
-		raw_write(&pair, 0, bytes, sizeof(bytes));
+	for (uint32_t serial = 2; serial <= last; serial++) {
+		large(&pair, 0, serial);
 		pair_settle(&pair);
-	} while (sent < 60);
-	raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN, .serial = sent});
+	}
+	raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN, .serial = last});
 	raw_control(&pair, 0, &detach);
 	UNTIL(&pair, pair.a.group->stripe_count == 1);
-	raw_header(&pair, 1, 1, sizeof(bytes) | DATAGRAM_KEPT);
-	raw_write(&pair, 1, bytes, sizeof(bytes));
+	large(&pair, 1, 1);
 	raw_control(&pair, 1, &detach);
-	while (got < sent * sizeof(bytes)) {
-		ssize_t n = recv(pair.a.local, bytes, sizeof(bytes), MSG_DONTWAIT);
-
-		ck_assert(n > 0 || (n < 0 && errno == EAGAIN));
-		got += n > 0 ? (size_t)n : 0;
-		pair_turn(&pair);
-	}
+	UNTIL(&pair, pair.a.idle == 2);
+	ck_assert_ptr_nonnull(pair.a.group);
+	for (uint32_t serial = 1; serial <= last; serial++)
+		expect_large(&pair, serial);
 	local_expect_end(&pair, &pair.a);
 	UNTIL(&pair, pair.a.group == NULL);
 	ck_assert_int_eq(pair.a.reason, REASON_NONE);
