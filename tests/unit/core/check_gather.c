@@ -599,7 +599,7 @@ static void expect_large(struct pair *pair, uint32_t serial)
 
 static void set_small_buffers(struct pair *pair)
 {
-	const int size = 4096;
+	const int size = 32768;
 
 	ck_assert_int_eq(setsockopt(pair->a.group->local, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
 	ck_assert_int_eq(setsockopt(pair->a.local, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
