@@ -153,7 +153,7 @@ static bool is_full(struct stripe *stripe)
 static struct stripe *least_used(struct group *group, uint64_t in_time)
 {
 	struct stripe *stripe, *best = NULL;
-	uint32_t load_here, least = UINT32_MAX, sum = 0, n = 0;
+	uint32_t load_here, most, least = UINT32_MAX, sum = 0, n = 0;
 	bool in;
 
 	TAILQ_FOREACH(stripe, &group->stripes, group_link) {
@@ -170,8 +170,12 @@ static struct stripe *least_used(struct group *group, uint64_t in_time)
 			best = stripe;
 		}
 	}
+	most = LOAD_MAX * (sum / n) + 1;
 	/* While it's covered there's a tick, which tries again. */
-	return group->cover != NULL && least > LOAD_MAX * (sum / n) + 1 ? NULL : best;
+	if (group->cover == NULL || least <= most)
+		return best;
+	stripe_look(best, FULL_AGE);
+	return load(&best->out.path) <= most ? best : NULL;
 }
 
 struct stripe *choose_stripe(struct group *group)

@@ -18,12 +18,8 @@
 /* Seconds after which a flow that is blocked is looked at again: one of its stripes may have stalled. */
 #define BLOCKED 0.1
 
-/*
- * Parities of so many pieces. A lost packet holds up all that is behind it on its stripe: at 1 % loss, of a megabyte on 24 stripes, a tenth to a third of
- * the pieces.
- */
-#define SHARE 2
-#define LEAST 4
+/* Bytes of memory for all flows of a worker: beyond that no more is kept. */
+#define COVER_ALL_MAX (64 * 1024 * 1024)
 
 #define BLOCKS_MAX (PARITY_SPAN / PARITY_BLOCK)
 
@@ -53,30 +49,37 @@ static size_t memory(const struct cover_piece *piece)
 	return sizeof(*piece) + PARITY_PREFIX + piece->size;
 }
 
-static void drop_first(struct cover *cover)
+static void drop_first(struct group *group)
 {
+	struct cover *cover = group->cover;
 	struct cover_piece *piece = STAILQ_FIRST(&cover->pieces);
 
 	STAILQ_REMOVE_HEAD(&cover->pieces, link);
 	cover->size -= memory(piece);
+	group->engine->covered -= memory(piece);
 	cover->count--;
 	free(piece);
 }
 
-static void drop_pieces(struct cover *cover)
+static void drop_pieces(struct group *group)
 {
-	while (!STAILQ_EMPTY(&cover->pieces))
-		drop_first(cover);
+	while (!STAILQ_EMPTY(&group->cover->pieces))
+		drop_first(group);
 }
 
-static void drop_parities(struct cover *cover)
+static void drop_parity(struct group *group)
 {
-	struct cover_parity *parity;
+	struct cover_parity *parity = STAILQ_FIRST(&group->cover->parities);
 
-	while ((parity = STAILQ_FIRST(&cover->parities)) != NULL) {
-		STAILQ_REMOVE_HEAD(&cover->parities, link);
-		free(parity);
-	}
+	STAILQ_REMOVE_HEAD(&group->cover->parities, link);
+	group->engine->covered -= sizeof(*parity) + parity->size;
+	free(parity);
+}
+
+static void drop_parities(struct group *group)
+{
+	while (!STAILQ_EMPTY(&group->cover->parities))
+		drop_parity(group);
 }
 
 void cover_stop(struct group *group)
@@ -86,8 +89,8 @@ void cover_stop(struct group *group)
 	if (cover == NULL)
 		return;
 	ev_timer_stop(group->engine->loop, &cover->tick);
-	drop_pieces(cover);
-	drop_parities(cover);
+	drop_pieces(group);
+	drop_parities(group);
 	free(cover);
 	group->cover = NULL;
 }
@@ -98,15 +101,26 @@ static bool is_old(const struct cover *cover, ev_tstamp at, ev_tstamp now)
 	return now < at || now - at > cover->round_trip;
 }
 
+static void drop_old(struct group *group)
+{
+	struct cover *cover = group->cover;
+	ev_tstamp now = ev_now(group->engine->loop);
+
+	while (!STAILQ_EMPTY(&cover->pieces) && is_old(cover, STAILQ_FIRST(&cover->pieces)->at, now))
+		drop_first(group);
+	if (is_old(cover, cover->made_at, now))
+		drop_parities(group);
+}
+
 /* The pieces, in order, and the set that they are; of too many, the last. */
-static unsigned collect(struct cover *cover, struct cover_piece *pieces[PARITY_SPAN], struct parity *parity, ev_tstamp now)
+static unsigned collect(struct cover *cover, struct cover_piece *pieces[PARITY_SPAN], struct parity *parity)
 {
 	struct cover_piece *piece;
 	unsigned n = 0;
 	uint32_t step;
 
 	STAILQ_FOREACH(piece, &cover->pieces, link) {
-		if (is_old(cover, piece->at, now) || serial_distance(piece->serial, cover->last) >= PARITY_SPAN)
+		if (serial_distance(piece->serial, cover->last) >= PARITY_SPAN)
 			continue;
 		if (n == 0)
 			parity->first = piece->serial;
@@ -137,16 +151,14 @@ static size_t common_length(struct cover_piece *const pieces[], unsigned k)
 	return PARITY_PREFIX + longest;
 }
 
-/* Half of what was sent, and a few: as many pieces, and no more bytes, as pieces of one length would make. */
+/* A part of what was sent: as many pieces, and no more bytes, as pieces of one length would make. */
 static unsigned wanted_of(struct cover_piece *const pieces[], unsigned k, size_t length)
 {
-	size_t bytes = 0, full;
+	size_t bytes = 0;
 
 	for (unsigned i = 0; i < k; i++)
 		bytes += PARITY_PREFIX + pieces[i]->size;
-	full = (bytes + length - 1) / length;
-	full = full / SHARE + LEAST < full ? full / SHARE + LEAST : full;
-	return full < k ? (unsigned)full : k;
+	return parity_most((unsigned)((bytes + length - 1) / length));
 }
 
 /* Without memory there are fewer. Returns how many. */
@@ -188,14 +200,15 @@ static unsigned make_block(struct cover_piece *const pieces[], unsigned k, const
 	return n;
 }
 
-static void make(struct cover *cover, ev_tstamp now)
+static void make(struct group *group)
 {
+	struct cover *cover = group->cover;
 	struct cover_piece *all[PARITY_SPAN], *pieces[PARITY_BLOCK];
 	struct cover_parity *made[BLOCKS_MAX][PARITY_BLOCK];
 	unsigned k, n, counts[BLOCKS_MAX];
 	struct parity parity = {0};
 
-	n = collect(cover, all, &parity, now);
+	n = collect(cover, all, &parity);
 	parity.blocks = (uint8_t)((n + PARITY_BLOCK - 1) / PARITY_BLOCK);
 	for (parity.block = 0; parity.block < parity.blocks; parity.block++) {
 		k = deal(all, n, &parity, pieces);
@@ -204,12 +217,14 @@ static void make(struct cover *cover, ev_tstamp now)
 	/* Each block gets its first before one gets its second. */
 	for (unsigned i = 0; i < PARITY_BLOCK; i++) {
 		for (unsigned block = 0; block < parity.blocks; block++) {
-			if (i < counts[block])
-				STAILQ_INSERT_TAIL(&cover->parities, made[block][i], link);
+			if (i >= counts[block])
+				continue;
+			STAILQ_INSERT_TAIL(&cover->parities, made[block][i], link);
+			group->engine->covered += sizeof(*made[block][i]) + made[block][i]->size;
 		}
 	}
-	cover->made_at = now;
-	drop_pieces(cover);
+	cover->made_at = ev_now(group->engine->loop);
+	drop_pieces(group);
 }
 
 /* What windows and sockets don't take now they take at a later tick. May end the group. */
@@ -222,10 +237,9 @@ static void send_parities(struct group *group)
 		stripe = choose_for_parity(group, parity->size);
 		if (stripe == NULL || hold_put(group->engine->pool, &stripe->out.datagram, parity->bytes, parity->size) < 0)
 			return;
-		STAILQ_REMOVE_HEAD(&group->cover->parities, link);
 		counter_add(&group->engine->counters.parities_out, 1);
 		stripe_start_parity(stripe, parity->serial, parity->size);
-		free(parity);
+		drop_parity(group);
 		if (stripe_flush(stripe))
 			stripe_look(stripe, 0.);
 	}
@@ -241,19 +255,16 @@ static void set_tick(struct group *group, ev_tstamp after)
 /* May end the group. */
 static void rest(struct group *group)
 {
-	struct cover *cover = group->cover;
-	ev_tstamp now = ev_now(group->engine->loop);
-
-	/* Those that are left of another rest are of less use than what is made now. */
-	if (!STAILQ_EMPTY(&cover->pieces) || is_old(cover, cover->made_at, now))
-		drop_parities(cover);
-	if (!STAILQ_EMPTY(&cover->pieces))
-		make(cover, now);
+	drop_old(group);
+	if (!STAILQ_EMPTY(&group->cover->pieces)) {
+		/* Those that are left of another rest are of less use than what is made now. */
+		drop_parities(group);
+		make(group);
+	}
 	send_parities(group);
-	cover = group->cover;
-	if (cover == NULL)
+	if (group->cover == NULL)
 		return;
-	if (STAILQ_EMPTY(&cover->parities))
+	if (STAILQ_EMPTY(&group->cover->parities))
 		cover_stop(group);
 	else
 		set_tick(group, TICK);
@@ -280,6 +291,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		rest(group);
 		return;
 	}
+	drop_old(group);
 	/* choose_stripe() may wait for a stripe that has stalled meanwhile. */
 	if (spread_is_blocked(group))
 		spread_pump(group);
@@ -304,9 +316,13 @@ static struct cover *get(struct group *group)
 void cover_keep(struct group *group, const struct stripe *stripe, const uint8_t *bytes, size_t n)
 {
 	struct cover *cover = get(group);
-	struct cover_piece *piece = cover != NULL ? malloc(sizeof(*piece) + PARITY_PREFIX + n) : NULL;
+	struct cover_piece *piece;
 
-	if (piece == NULL)
+	if (cover == NULL)
+		return;
+	/* In any case: choose_stripe() counts on it. */
+	set_tick(group, REST);
+	if (group->engine->covered + n > COVER_ALL_MAX || (piece = malloc(sizeof(*piece) + PARITY_PREFIX + n)) == NULL)
 		return;
 	piece->at = cover->kept_at = ev_now(group->engine->loop);
 	piece->serial = cover->last = stripe->out.last;
@@ -314,9 +330,9 @@ void cover_keep(struct group *group, const struct stripe *stripe, const uint8_t 
 	memcpy(piece->bytes + PARITY_PREFIX, bytes, n);
 	STAILQ_INSERT_TAIL(&cover->pieces, piece, link);
 	cover->size += memory(piece);
+	group->engine->covered += memory(piece);
 	cover->count++;
 	cover->round_trip = stripe->out.path.rtt / 1e6;
 	while (cover->size > COVER_YOUNG || cover->count > PARITY_SPAN)
-		drop_first(cover);
-	set_tick(group, REST);
+		drop_first(group);
 }

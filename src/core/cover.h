@@ -15,7 +15,8 @@ struct stripe;
  * A lost packet holds up all that is behind it on its stripe, for a round trip: which is as long as all the rest for a flow of a hundred kilobytes, and with
  * 1 % loss every second one meets it. So where packets get lost, what a young flow sends is kept until the flow comes to rest. Then it has no use for
  * the capacity, and sends parity of its last datagrams, on all its stripes: from any so many of these and of the parities the peer has all of the
- * datagrams (gather.h, wire/parity.h). It costs a flow at most COVER_YOUNG bytes of memory, and about as much for parities.
+ * datagrams (gather.h, wire/parity.h). It costs a flow at most COVER_YOUNG bytes of memory, and about
+ * as much for parities, none of it for longer than a round trip; all flows of a worker no more than a bound.
  */
 #define COVER_YOUNG (1024 * 1024)
 

@@ -47,7 +47,7 @@ struct engine {
 	uint32_t received, disordered;
 	uint64_t span;		      /* the half second that it is, or was when a flow was last busy */
 	unsigned busy, busy_before;   /* flows that were in it, and in the one before */
-	size_t gathered;	      /* bytes of memory: see gather.h */
+	size_t gathered, covered;     /* bytes of memory: see gather.h, cover.h */
 	unsigned leaving;	    /* those of groups that have ended, not idle yet */
 	struct grave *graves;
 	ev_prepare undertaker;

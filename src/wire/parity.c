@@ -71,6 +71,15 @@ unsigned parity_serials(const struct parity *parity, uint32_t serials[PARITY_BLO
 	return count;
 }
 
+/*
+ * A lost packet holds up all that is behind it on its stripe: at 1 % loss, of a megabyte on 24
+ * stripes, a tenth to a third of the pieces. And more cost much: the matrix is inverted.
+ */
+unsigned parity_most(unsigned k)
+{
+	return k / 2 + 4 < k ? k / 2 + 4 : k;
+}
+
 /* CRC-32C, but not inverted in the end. ISA-L doesn't change the payload, whatever its type. */
 static uint32_t checksum(const uint8_t *payload, uint32_t size)
 {

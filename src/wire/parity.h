@@ -46,6 +46,9 @@ unsigned parity_serials(const struct parity *parity, uint32_t serials[PARITY_BLO
 void parity_seal(uint8_t *piece, uint32_t size);
 bool parity_unseal(const uint8_t *piece, size_t length, uint32_t *size);
 
+/* So many parities of k pieces are of use; a receiver takes no more. */
+unsigned parity_most(unsigned k);
+
 /* Makes the first m parities of k pieces, all of them length bytes long. k, m <= PARITY_BLOCK. */
 void parity_make(unsigned k, unsigned m, size_t length, const uint8_t *const pieces[],
 		 uint8_t *const parities[]);

@@ -365,6 +365,42 @@ START_TEST(test_not_while_blocked)
 }
 END_TEST
 
+/* What has grown old meanwhile is of no use, and isn't kept. */
+START_TEST(test_old_while_blocked)
+{
+	struct pair pair;
+	struct cover *cover;
+
+	(void)_i;
+	open_lossy(&pair, 2, 0);
+	keep(&pair, 0, 7, "parity of this", 14);
+	cover = pair.a.group->cover;
+	cover->round_trip = 3600.;
+	for (unsigned i = 0; i < 2; i++)
+		pair.a.stripes[i]->out.writable = false;
+	tick_at_rest(&pair);
+	ck_assert(!STAILQ_EMPTY(&cover->parities));
+	ev_io_stop(pair.a.engine->loop, &pair.a.group->local_rd);
+	keep(&pair, 0, 8, "a piece", 7);
+	tick(&pair);
+	ck_assert_uint_eq(cover->count, 1);
+	ck_assert(!STAILQ_EMPTY(&cover->parities));
+	cover->made_at -= 3600.;
+	tick(&pair);
+	ck_assert_uint_eq(cover->count, 1);
+	ck_assert(STAILQ_EMPTY(&cover->parities));
+	ck_assert_uint_eq(pair.a.engine->covered, cover->size);
+	cover->round_trip = -1.;
+	tick(&pair);
+	/* It stays: it's tried again by its tick. */
+	ck_assert_ptr_eq(pair.a.group->cover, cover);
+	ck_assert(ev_is_active(&cover->tick));
+	ck_assert_uint_eq(cover->count, 0);
+	ck_assert_uint_eq(pair.a.engine->covered, 0);
+	pair_close(&pair);
+}
+END_TEST
+
 /* Parity that no socket takes when the flow comes to rest goes out when one does, or never. */
 START_TEST(test_later)
 {
@@ -619,6 +655,10 @@ START_TEST(test_waits_for_full_ones)
 	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
 	pair.a.stripes[2]->out.path.stalled = false;
 	ck_assert_ptr_null(choose_stripe(group));
+	/* It has less than it was seen to have. */
+	pair.a.stripes[0]->out.path_at = 0.;
+	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
+	set_paths(&pair, rtts, flying);
 	/* Nor are any without the tick, by which it's tried again. */
 	cover_stop(group);
 	ck_assert_ptr_eq(choose_stripe(group), pair.a.stripes[0]);
@@ -670,6 +710,7 @@ START_TEST(test_bounds)
 	static const uint8_t bytes[DATAGRAM_KEPT_MAX];
 	struct pair pair;
 	struct group *group;
+	size_t size;
 
 	(void)_i;
 	open_lossy(&pair, 2, 0);
@@ -683,8 +724,22 @@ START_TEST(test_bounds)
 		keep(&pair, 0, serial, bytes, 1);
 	ck_assert_uint_eq(group->cover->count, PARITY_SPAN);
 	ck_assert_uint_lt(group->cover->size, PARITY_SPAN * 256);
+	/* That of all flows, too. */
+	size = group->cover->size;
+	pair.a.engine->covered += 64 * 1024 * 1024;
+	keep(&pair, 0, 1000, bytes, sizeof(bytes));
+	ck_assert_uint_eq(group->cover->size, size);
+	pair.a.engine->covered -= 64 * 1024 * 1024;
 	cover_stop(group);
 	ck_assert_ptr_null(group->cover);
+	ck_assert_uint_eq(pair.a.engine->covered, 0);
+	/* The tick is there all the same. */
+	pair.a.engine->covered = 64 * 1024 * 1024;
+	keep(&pair, 0, 1001, bytes, sizeof(bytes));
+	ck_assert_uint_eq(group->cover->count, 0);
+	ck_assert(ev_is_active(&group->cover->tick));
+	UNTIL(&pair, group->cover == NULL);
+	pair.a.engine->covered = 0;
 	pair_close(&pair);
 }
 END_TEST
@@ -730,6 +785,7 @@ int main(void)
 		{test_number, 8},
 		{test_mixed_sizes, 1},
 		{test_not_while_blocked, MODES_EXTENDED},
+		{test_old_while_blocked, 1},
 		{test_later, 2},
 		{test_old_ones, 1},
 		{test_left_out, 1},

@@ -96,6 +96,15 @@ START_TEST(test_all_patterns_of_few)
 }
 END_TEST
 
+START_TEST(test_most)
+{
+	static const unsigned rows[][2] = {{0, 0}, {1, 1}, {8, 8}, {9, 8}, {10, 9}, {PARITY_BLOCK, PARITY_BLOCK / 2 + 4}};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_uint_eq(parity_most(rows[i][0]), rows[i][1]);
+}
+END_TEST
+
 /* n of the lowest bits. */
 static uint64_t choose(unsigned bits, unsigned n)
 {
@@ -411,7 +420,7 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("parity", test_all_patterns_of_few, test_random, test_extremes, test_largest,
+	return RUN_TESTS("parity", test_all_patterns_of_few, test_most, test_random, test_extremes, test_largest,
 			 test_same_parity_twice, test_arithmetic, test_header_vector,
 			 test_datagram_vector, test_seals, test_headers, test_serials_wrap,
 			 test_nonsense);
