@@ -41,11 +41,20 @@ static void free_piece(struct engine *engine, struct gather *gather, struct gath
 	free(piece);
 }
 
+static void count_block(struct engine *engine, struct gather *gather, const struct gather_block *block)
+{
+	engine->gathered += sizeof(*block);
+	gather->size += sizeof(*block);
+	gather->block_count++;
+}
+
 static void free_block(struct engine *engine, struct gather *gather, struct gather_block *block)
 {
 	for (unsigned i = 0; i < block->parity_count; i++)
 		free_piece(engine, gather, block->parities[i]);
 	TAILQ_REMOVE(&gather->blocks, block, link);
+	engine->gathered -= sizeof(*block);
+	gather->size -= sizeof(*block);
 	gather->block_count--;
 	free(block);
 }
@@ -126,6 +135,7 @@ static struct gather *get(struct group *group)
 	/* What is recovered may come on its stripe as well. */
 	group->merge.repeated = true;
 	group->gather = gather;
+	ev_timer_again(group->engine->loop, &gather->rest);
 	return gather;
 }
 
@@ -168,7 +178,7 @@ static bool free_slot(struct group *group, uint32_t serial)
 {
 	struct gather_piece **piece = slot(group->gather, serial);
 
-	if (serial_distance(group->merge.due, serial) >= GATHER_SLOTS)
+	if (serial_distance(group->merge.due, serial) >= GATHER_REACH)
 		return false;
 	if (*piece != NULL && ((*piece)->serial == serial || !merge_is_late(&group->merge, (*piece)->serial)))
 		return false;
@@ -197,16 +207,18 @@ void gather_forget(struct stripe *stripe)
 	stripe->in.piece = NULL;
 }
 
-/* Takes the piece over. */
-static void put(struct group *group, struct gather_piece *piece)
+/* Takes the piece over. False if there's no use for it. */
+static bool put(struct group *group, struct gather_piece *piece)
 {
-	if (merge_is_late(&group->merge, piece->serial) || !free_slot(group, piece->serial))
+	if (merge_is_late(&group->merge, piece->serial) || !free_slot(group, piece->serial)) {
 		free_piece(group->engine, group->gather, piece);
-	else
-		*slot(group->gather, piece->serial) = piece;
+		return false;
+	}
+	*slot(group->gather, piece->serial) = piece;
+	return true;
 }
 
-/* Puts what was recovered in its place. False if it isn't what the peer has sent. */
+/* Puts what was recovered in its place. False if it isn't what the peer has sent, or there's no memory for it. */
 static bool put_recovered(struct group *group, uint32_t serial, const uint8_t *bytes, size_t length)
 {
 	struct gather_piece *piece;
@@ -220,10 +232,10 @@ static bool put_recovered(struct group *group, uint32_t serial, const uint8_t *b
 		return false;
 	piece = new_piece(group, serial, size);
 	if (piece == NULL)
-		return true;
+		return false;
 	memcpy(piece->bytes, bytes, PARITY_PREFIX + size);
-	counter_add(&group->engine->counters.datagrams_recovered, 1);
-	put(group, piece);
+	if (put(group, piece))
+		counter_add(&group->engine->counters.datagrams_recovered, 1);
 	return true;
 }
 
@@ -249,7 +261,7 @@ static unsigned lay_out(struct group *group, const struct gather_block *block, u
 	return missing;
 }
 
-/* There are as many parities as pieces are missing. False if they don't fit what they are of. */
+/* There are as many parities as pieces are missing. False if they aren't worth it. */
 static bool recover(struct group *group, struct gather_block *block)
 {
 	uint8_t *bytes = malloc(2 * block->count * block->length), *found[PARITY_BLOCK];
@@ -293,7 +305,7 @@ static unsigned count_missing(const struct group *group, const struct gather_blo
 	return missing;
 }
 
-/* False if a parity doesn't fit. */
+/* False if parities aren't worth it. */
 static bool look_at_blocks(struct group *group)
 {
 	struct gather *gather = group->gather;
@@ -314,7 +326,7 @@ static bool look_at_blocks(struct group *group)
 }
 
 /* NULL without memory. */
-static struct gather_block *find_block(struct gather *gather, const struct parity *parity, size_t length)
+static struct gather_block *find_block(struct engine *engine, struct gather *gather, const struct parity *parity, size_t length)
 {
 	struct gather_block *block;
 
@@ -331,7 +343,7 @@ static struct gather_block *find_block(struct gather *gather, const struct parit
 	block->length = length;
 	block->count = parity_serials(parity, block->serials);
 	TAILQ_INSERT_TAIL(&gather->blocks, block, link);
-	gather->block_count++;
+	count_block(engine, gather, block);
 	return block;
 }
 
@@ -340,7 +352,7 @@ static bool is_in_reach(const struct group *group, const struct gather_block *bl
 {
 	for (unsigned i = 0; i < block->count; i++) {
 		if (!merge_is_late(&group->merge, block->serials[i]) &&
-		    serial_distance(group->merge.due, block->serials[i]) >= GATHER_SLOTS)
+		    serial_distance(group->merge.due, block->serials[i]) >= GATHER_REACH)
 			return false;
 	}
 	return true;
@@ -360,8 +372,8 @@ static bool put_parity(struct group *group, struct gather_piece *piece)
 	bool good = parity_decode(&parity, piece->bytes);
 
 	if (good)
-		block = find_block(gather, &parity, piece->size - PARITY_HEADER);
-	if (block == NULL || block->parity_count == block->count || has_index(block, parity.index) || !is_in_reach(group, block)) {
+		block = find_block(group->engine, gather, &parity, piece->size - PARITY_HEADER);
+	if (block == NULL || block->parity_count == parity_most(block->count) || has_index(block, parity.index) || !is_in_reach(group, block)) {
 		free_piece(group->engine, gather, piece);
 		/* It was made for this one, which is of no use. */
 		if (block != NULL && block->parity_count == 0)
@@ -403,7 +415,7 @@ bool gather_whole(struct stripe *stripe)
 		good = put_parity(group, piece);
 	else
 		put(group, piece);
-	/* Honest peers' always fit, and to find out costs more than to send them. */
+	/* To find out costs more than to send them. Honest peers' always fit. */
 	if (!look_at_blocks(group))
 		group->gather->off = true;
 	ev_timer_again(group->engine->loop, &group->gather->rest);

@@ -22,6 +22,9 @@ struct stripe;
  */
 #define GATHER_SLOTS 512
 
+/* From the serial that's due on so many have a slot each: 0 is none, so that beyond the largest two of GATHER_SLOTS would have the same. */
+#define GATHER_REACH (GATHER_SLOTS - 1)
+
 /* A kept datagram, or a parity with its header, on its way in or whole. */
 struct gather_piece {
 	uint32_t serial;
@@ -37,8 +40,8 @@ struct gather {
 	struct gather_piece *slots[GATHER_SLOTS]; /* whole ones, by serial */
 	struct gather_blocks blocks;		  /* of which there is a parity, the newest last */
 	unsigned block_count;
-	bool off; /* a parity didn't fit: no more are taken */
-	size_t size; /* of the memory of all */
+	bool off; /* until it's forgotten, no more parities are taken */
+	size_t size; /* of the memory of pieces and blocks */
 	uint32_t oldest; /* no piece has an earlier serial */
 	ev_timer rest;
 };

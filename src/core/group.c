@@ -39,7 +39,10 @@ static void on_local_error(struct hangup_watch *watch)
 	group_local_failed(group, ECONNRESET);
 }
 
-/* The local socket has failed and what it had to give could not be passed on in time; or it is to be reset when it's ready. */
+/*
+ * The local socket has failed, and what it had to give could not be passed on in time; or it hasn't taken in time what came before Reset; or it is to be reset
+ * when it's ready.
+ */
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct group *group = timer->data;
@@ -258,6 +261,20 @@ bool group_is_unconfirmed(const struct group *group)
 	return false;
 }
 
+/* No stripe is left, and none is to come. */
+static void check_deserted(struct group *group)
+{
+	if (!merge_complete(group) || !(group->spread.done || group->merge.reset)) {
+		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
+		return;
+	}
+	/* What has come waits in memory. That the peer has given its stripes up, as it does some time after Reset, isn't heard any more. */
+	if (group->merge.reset && !ev_is_active(&group->timer)) {
+		ev_timer_set(&group->timer, RESET_TIME, 0.);
+		ev_timer_start(group->engine->loop, &group->timer);
+	}
+}
+
 void group_check_done(struct group *group)
 {
 	struct engine *engine = group->engine;
@@ -267,14 +284,14 @@ void group_check_done(struct group *group)
 	if (group->merge.done && group->merge.reset) {
 		group->resetting = true;
 		group->deadline = ev_now(engine->loop) + RESET_TIME;
+		ev_timer_stop(engine->loop, &group->timer);
 		ev_timer_set(&group->timer, 0., ACKNOWLEDGED_POLL);
 		ev_timer_start(engine->loop, &group->timer);
 	} else if (group->merge.done && group->spread.done) {
 		if (!group_is_unconfirmed(group))
 			group_end(group, GROUP_FINISH, REASON_NONE);
-	} else if (group->stripe_count == 0 && group->joining == 0 && group->local >= 0 &&
-		   !(group->spread.done && merge_complete(group))) {
-		group_end(group, GROUP_ABORT, REASON_STRIPE_LOST);
+	} else if (group->stripe_count == 0 && group->joining == 0 && group->local >= 0) {
+		check_deserted(group);
 	}
 }
 

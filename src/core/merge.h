@@ -16,7 +16,7 @@ struct merge {
 	uint32_t due;		/* serial that is delivered next */
 	uint64_t delivered;	/* datagrams that were, whole */
 	uint32_t passed;	/* bytes of the due one that were */
-	bool repeated;		/* extended protocol: some serial has come more than once */
+	bool repeated;		/* extended protocol: some serial has come more than once, or may */
 	bool ending;		/* Fin or Reset named the last serial */
 	bool reset;		/* it was Reset */
 	bool stopped;		/* nothing more is delivered: the local socket has failed */

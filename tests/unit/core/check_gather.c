@@ -493,6 +493,54 @@ START_TEST(test_end_comes_first)
 END_TEST
 
 /* A flow may end anywhere: in a piece, with pieces, with parities. */
+/* Nor are two read that would have the same place, since no serial is 0. */
+START_TEST(test_out_of_reach_at_wrap)
+{
+	const uint32_t due = SERIAL_LAST - (GATHER_SLOTS - 2);
+	struct pair pair;
+
+	open_pair(&pair, 2, _i);
+	pair.a.group->merge.due = due;
+	pair.a.group->merge.delivered = 1000;
+	raw_header(&pair, 0, due, (uint32_t)strlen(texts[0]) | DATAGRAM_KEPT);
+	UNTIL(&pair, pair.a.stripes[0]->in.piece != NULL);
+	kept(&pair, 1, 1, texts[1]);
+	UNTIL(&pair, pair.a.stripes[1]->in.parked);
+	raw_write(&pair, 0, texts[0], strlen(texts[0]));
+	local_expect(&pair, &pair.a, texts[0]);
+	kept(&pair, 0, due + 1, texts[2]);
+	local_expect(&pair, &pair.a, texts[2]);
+	pair_close(&pair);
+}
+END_TEST
+
+/* Without memory for what parity makes up for, no more of it is taken. */
+START_TEST(test_no_room_for_recovered)
+{
+	const size_t others = 64 * 1024 * 1024;
+	struct pair pair;
+
+	open_pair(&pair, 2, _i);
+	kept(&pair, 0, 3, texts[2]);
+	kept(&pair, 0, 4, "4");
+	UNTIL(&pair, gather_find(pair.a.group, 4) != NULL);
+	parity_of(&pair, 0, 1, texts, 3, 0, false);
+	UNTIL(&pair, pair.a.group->gather->block_count == 1);
+	raw_header(&pair, 0, 5, 2 | DATAGRAM_KEPT);
+	raw_header(&pair, 1, 1, (uint32_t)strlen(texts[0]) | DATAGRAM_KEPT);
+	UNTIL(&pair, pair.a.stripes[1]->in.piece != NULL);
+	pair.a.engine->gathered += others;
+	raw_write(&pair, 1, texts[0], strlen(texts[0]));
+	local_expect(&pair, &pair.a, texts[0]);
+	ck_assert(pair.a.group->gather->off);
+	ck_assert_uint_eq(recovered(&pair), 0);
+	pair.a.engine->gathered -= others;
+	kept(&pair, 1, 2, texts[1]);
+	local_expect(&pair, &pair.a, "second3rd4");
+	pair_close(&pair);
+}
+END_TEST
+
 START_TEST(test_ends)
 {
 	struct pair pair;
@@ -683,23 +731,26 @@ START_TEST(test_places)
 	struct pair pair;
 
 	open_pair(&pair, 2, _i);
-	kept(&pair, 0, GATHER_SLOTS, "z");
-	UNTIL(&pair, gather_find(pair.a.group, GATHER_SLOTS) != NULL);
-	kept(&pair, 0, GATHER_SLOTS + 1, "!");
+	kept(&pair, 0, GATHER_REACH, "z");
+	UNTIL(&pair, gather_find(pair.a.group, GATHER_REACH) != NULL);
+	kept(&pair, 0, GATHER_REACH + 1, "!");
 	UNTIL(&pair, pair.a.stripes[0]->in.parked);
 	kept(&pair, 1, 1, "a");
 	local_expect(&pair, &pair.a, "a");
 	ck_assert_ptr_nonnull(gather_find(pair.a.group, 1));
-	for (uint32_t serial = 2; serial < GATHER_SLOTS; serial++) {
+	for (uint32_t serial = 2; serial < GATHER_REACH; serial++) {
 		kept(&pair, 1, serial, "b");
 		local_expect(&pair, &pair.a, "b");
 	}
 	local_expect(&pair, &pair.a, "z!");
-	kept(&pair, 0, GATHER_SLOTS + 2, "?");
-	kept(&pair, 0, 2 * GATHER_SLOTS + 1, "far");
+	kept(&pair, 0, GATHER_SLOTS + 1, "?");
+	kept(&pair, 1, 2 * GATHER_SLOTS - 1, "far");
 	local_expect(&pair, &pair.a, "?");
-	UNTIL(&pair, gather_find(pair.a.group, 2 * GATHER_SLOTS + 1) != NULL);
+	UNTIL(&pair, gather_find(pair.a.group, 2 * GATHER_SLOTS - 1) != NULL);
 	ck_assert_ptr_null(gather_find(pair.a.group, 1));
+	ck_assert_ptr_nonnull(gather_find(pair.a.group, 2));
+	kept(&pair, 0, GATHER_SLOTS + 2, ".");
+	local_expect(&pair, &pair.a, ".");
 	ck_assert_ptr_null(gather_find(pair.a.group, 2));
 	pair_close(&pair);
 }
@@ -711,10 +762,10 @@ START_TEST(test_out_of_reach)
 	struct pair pair;
 
 	open_pair(&pair, 2, _i);
-	parity_of(&pair, 0, GATHER_SLOTS - 2, texts, 3, 0, false);
+	parity_of(&pair, 0, GATHER_REACH - 2, texts, 3, 0, false);
 	/* However many there are of it, nothing of them stays. */
 	for (uint32_t far = 0; far < 50; far++)
-		parity_of(&pair, 0, GATHER_SLOTS - 1 + far, texts, 3, 0, false);
+		parity_of(&pair, 0, GATHER_REACH - 1 + far, texts, 3, 0, false);
 	kept(&pair, 0, 2, "behind them");
 	UNTIL(&pair, gather_find(pair.a.group, 2) != NULL);
 	ck_assert_uint_eq(pair.a.group->gather->block_count, 1);
@@ -735,6 +786,8 @@ START_TEST(test_many_blocks)
 	kept(&pair, 0, 2 * blocks, two[1]);
 	UNTIL(&pair, recovered(&pair) == 1);
 	ck_assert_uint_eq(pair.a.group->gather->block_count, 15);
+	/* They are counted, too: of one the list of its serials alone has so much. */
+	ck_assert_uint_gt(pair.a.engine->gathered, 15 * PARITY_BLOCK * sizeof(uint32_t));
 	/* That of the first is gone. */
 	kept(&pair, 1, 2, two[1]);
 	kept(&pair, 1, 4, two[1]);
@@ -898,32 +951,95 @@ START_TEST(test_any)
 }
 END_TEST
 
+#define LARGE_LAST 60
+
 /* All stripes have left, and what they brought waits in memory for the client to read. */
-START_TEST(test_stripes_leave_first)
+static void bring_and_leave(struct pair *pair, const struct control *end)
 {
 	const struct control detach = {.type = CONTROL_DETACH};
+
+	set_small_buffers(pair);
+	for (uint32_t serial = 2; serial <= LARGE_LAST; serial++) {
+		large(pair, 0, serial);
+		pair_settle(pair);
+	}
+	raw_control(pair, 0, end);
+	raw_control(pair, 0, &detach);
+	UNTIL(pair, pair->a.group->stripe_count == 1);
+	large(pair, 1, 1);
+	raw_control(pair, 1, &detach);
+	UNTIL(pair, pair->a.idle == 2);
+	ck_assert_ptr_nonnull(pair->a.group);
+}
+
+START_TEST(test_stripes_leave_first)
+{
 	struct pair pair;
-	const uint32_t last = 60;
 
 	open_pair(&pair, 2, _i);
-	set_small_buffers(&pair);
 	shutdown(pair.a.local, SHUT_WR);
-	for (uint32_t serial = 2; serial <= last; serial++) {
-		large(&pair, 0, serial);
-		pair_settle(&pair);
-	}
-	raw_control(&pair, 0, &(struct control){.type = CONTROL_FIN, .serial = last});
-	raw_control(&pair, 0, &detach);
-	UNTIL(&pair, pair.a.group->stripe_count == 1);
-	large(&pair, 1, 1);
-	raw_control(&pair, 1, &detach);
-	UNTIL(&pair, pair.a.idle == 2);
-	ck_assert_ptr_nonnull(pair.a.group);
-	for (uint32_t serial = 1; serial <= last; serial++)
+	bring_and_leave(&pair, &(struct control){.type = CONTROL_FIN, .serial = LARGE_LAST});
+	for (uint32_t serial = 1; serial <= LARGE_LAST; serial++)
 		expect_large(&pair, serial);
 	local_expect_end(&pair, &pair.a);
 	UNTIL(&pair, pair.a.group == NULL);
 	ck_assert_int_eq(pair.a.reason, REASON_NONE);
+	pair_close(&pair);
+}
+END_TEST
+
+/* What was sent before a reset arrives, if the client takes it in time. */
+START_TEST(test_stripes_leave_at_reset)
+{
+	struct pair pair;
+	ev_timer *timer;
+
+	open_pair(&pair, 2, _i % MODES_EXTENDED);
+	bring_and_leave(&pair, &(struct control){.type = CONTROL_RESET, .reset = {.reason = REASON_RESET, .serial = LARGE_LAST}});
+	timer = &pair.a.group->timer;
+	ck_assert(ev_is_active(timer));
+	if (_i < MODES_EXTENDED) {
+		for (uint32_t serial = 1; serial <= LARGE_LAST; serial++)
+			expect_large(&pair, serial);
+		local_expect_reset(&pair, &pair.a);
+	} else {
+		ev_timer_stop(pair.a.engine->loop, timer);
+		ev_timer_set(timer, 0.001, 0.);
+		ev_timer_start(pair.a.engine->loop, timer);
+	}
+	UNTIL(&pair, pair.a.group == NULL);
+	ck_assert_int_eq(pair.a.reason, REASON_RESET);
+	ck_assert_uint_eq(pair.a.engine->gathered, 0);
+	pair_close(&pair);
+}
+END_TEST
+
+/* The last stripe leaves while what it brought is being delivered. */
+START_TEST(test_leaves_in_delivery)
+{
+	const struct control detach = {.type = CONTROL_DETACH};
+	const struct control reset = {.type = CONTROL_RESET, .reset = {.reason = REASON_RESET, .serial = 3}};
+	uint8_t bytes[DATAGRAM_HEADER + CONTROL_MAX];
+	struct script script;
+	struct pair pair;
+
+	open_pair(&pair, 2, _i);
+	kept(&pair, 0, 3, texts[2]);
+	raw_control(&pair, 0, &reset);
+	raw_control(&pair, 0, &detach);
+	UNTIL(&pair, pair.a.group->stripe_count == 1);
+	script_open(&script, 1000);
+	script_header(&script, 1, strlen(texts[0]), 0);
+	script_append(&script, texts[0], strlen(texts[0]));
+	script_header(&script, 2, strlen(texts[1]), DATAGRAM_KEPT);
+	script_append(&script, texts[1], strlen(texts[1]));
+	script_append(&script, bytes, control_encode(bytes, &detach));
+	raw_write(&pair, 1, script.bytes, script.length);
+	free(script.bytes);
+	local_expect(&pair, &pair.a, "onesecond3rd");
+	local_expect_reset(&pair, &pair.a);
+	UNTIL(&pair, pair.a.group == NULL);
+	ck_assert_int_eq(pair.a.reason, REASON_RESET);
 	pair_close(&pair);
 }
 END_TEST
@@ -948,6 +1064,8 @@ int main(void)
 		{test_early, MODES_EXTENDED},
 		{test_end_comes_first, 4},
 		{test_ends, MODES_EXTENDED},
+		{test_out_of_reach_at_wrap, MODES_EXTENDED},
+		{test_no_room_for_recovered, MODES_EXTENDED},
 		{test_forgotten, MODES_EXTENDED},
 		{test_forgotten_in_part, MODES_EXTENDED},
 		{test_much_not_due, MODES_EXTENDED},
@@ -959,6 +1077,8 @@ int main(void)
 		{test_slow_reader, MODES_EXTENDED},
 		{test_any, 2 * MODES_EXTENDED},
 		{test_stripes_leave_first, MODES_EXTENDED},
+		{test_stripes_leave_at_reset, 2 * MODES_EXTENDED},
+		{test_leaves_in_delivery, MODES_EXTENDED},
 		{NULL, 0},
 	};
 
