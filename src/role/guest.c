@@ -229,11 +229,36 @@ void guest_send_leaving(struct relay *relay)
 	}
 }
 
+/* The time of day may have been set back. */
+static void catch_up(struct stripe_list *list, ev_tstamp now)
+{
+	struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, list, role_link) {
+		if (stripe->role_time > now)
+			stripe->role_time = now;
+	}
+}
+
+/*
+ * While its peer doesn't take what it still has to say it's no idle one, though both have said Detach: the flow goes on by others when its client reads on.
+ * What the kernel has for a stripe that is closed it gives up sooner or later.
+ */
+static void close_idle(struct stripe *stripe)
+{
+	if (stripe_flush(stripe) && sock_unacknowledged(stripe->fd) <= 0)
+		stripe_close(stripe, true, "idle for too long");
+	else if (!stripe->closed)
+		guest_list(stripe, &((struct guest *)stripe->owner)->relay->idle);
+}
+
 void guest_sweep(struct relay *relay)
 {
 	ev_tstamp now = ev_now(relay->engine->loop);
 	struct stripe *stripe;
 
+	catch_up(&relay->held, now);
+	catch_up(&relay->idle, now);
 	while ((stripe = TAILQ_FIRST(&relay->held)) != NULL &&
 	       now - stripe->role_time > relay->settings->join_timeout) {
 		guest_list(stripe, NULL);
@@ -241,7 +266,7 @@ void guest_sweep(struct relay *relay)
 	}
 	while ((stripe = TAILQ_FIRST(&relay->idle)) != NULL &&
 	       now - stripe->role_time > relay->settings->idle_timeout)
-		stripe_close(stripe, true, "idle for too long");
+		close_idle(stripe);
 	if (relay->draining)
 		guest_close_unused(relay);
 }

@@ -492,7 +492,6 @@ START_TEST(test_end_comes_first)
 }
 END_TEST
 
-/* A flow may end anywhere: in a piece, with pieces, with parities. */
 /* Nor are two read that would have the same place, since no serial is 0. */
 START_TEST(test_out_of_reach_at_wrap)
 {
@@ -541,6 +540,7 @@ START_TEST(test_no_room_for_recovered)
 }
 END_TEST
 
+/* A flow may end anywhere: in a piece, with pieces, with parities. */
 START_TEST(test_ends)
 {
 	struct pair pair;

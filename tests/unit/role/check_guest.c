@@ -128,6 +128,18 @@ static int open_group(struct scene *scene, int first, int second)
 	return server;
 }
 
+/* Each stripe has something that its peer doesn't take. */
+static bool all_full(const struct scene *scene)
+{
+	struct stripe *stripe;
+
+	TAILQ_FOREACH(stripe, &scene->engine->stripes, engine_link) {
+		if (sock_unacknowledged(stripe->fd) == 0)
+			return false;
+	}
+	return true;
+}
+
 /* The server sends until the relay takes no more, with small buffers of its own. */
 static void fill(struct scene *scene, int server)
 {
@@ -135,12 +147,14 @@ static void fill(struct scene *scene, int server)
 	const int size = 4096;
 	struct stripe *stripe;
 	struct counters *counters = &scene->engine->counters;
+	double deadline = ev_time() + PATIENCE;
 	uint64_t before = 0;
 	unsigned turns = 0;
 
 	TAILQ_FOREACH(stripe, &scene->engine->stripes, engine_link)
 		ck_assert_int_eq(setsockopt(stripe->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
-	while (turns++ < SETTLED) {
+	while (turns++ < SETTLED || !all_full(scene)) {
+		ck_assert(ev_time() < deadline);
 		ck_assert(send(server, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 || errno == EAGAIN);
 		turn(scene);
 		if (counter_read(&counters->bytes_out) != before)
@@ -199,6 +213,74 @@ START_TEST(test_given_back_while_draining)
 }
 END_TEST
 
+/* As if it had been idle for long. */
+static void sweep_later(struct scene *scene)
+{
+	TAILQ_FIRST(&scene->relay->idle)->role_time -= scene->settings.idle_timeout + 1.;
+	guest_sweep(scene->relay);
+}
+
+/* A client that pauses for long has the stripes that were given back meanwhile full of its flow's data. */
+START_TEST(test_given_back_and_full)
+{
+	const int large = 1 << 20;
+	struct scene scene;
+	int first, second, server;
+	double deadline = ev_time() + PATIENCE;
+
+	set_up(&scene);
+	first = greeted_stripe(&scene, 0);
+	second = greeted_stripe(&scene, 0);
+	server = open_group(&scene, first, second);
+	fill(&scene, server);
+	say_control(second, &(struct control){.type = CONTROL_DETACH});
+	while (counter_read(&scene.engine->counters.stripes_idle_now) == 0)
+		turn(&scene);
+	sweep_later(&scene);
+	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
+	/* The kernel has all of it now, but not the peer. */
+	ck_assert_int_eq(setsockopt(TAILQ_FIRST(&scene.relay->idle)->fd, SOL_SOCKET, SO_SNDBUF, &large, sizeof(large)), 0);
+	while (!stripe_flush(TAILQ_FIRST(&scene.relay->idle))) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+	}
+	sweep_later(&scene);
+	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
+	ck_assert(hear_control(&scene, second, CONTROL_DETACH));
+	while (!TAILQ_EMPTY(&scene.relay->idle)) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+		sweep_later(&scene);
+	}
+	ck_assert(!hear_control(&scene, second, CONTROL_DETACH));
+	ck_assert_uint_eq(counter_read(&scene.engine->counters.flows_now), 1);
+	close(first);
+	close(second);
+	close(server);
+	tear_down(&scene);
+}
+END_TEST
+
+START_TEST(test_time_set_back)
+{
+	struct scene scene;
+	struct stripe *stripe;
+	int fd;
+
+	set_up(&scene);
+	fd = greeted_stripe(&scene, 0);
+	while ((stripe = TAILQ_FIRST(&scene.relay->idle)) == NULL)
+		turn(&scene);
+	stripe->role_time += 3600.;
+	guest_sweep(scene.relay);
+	ck_assert_double_le(stripe->role_time, ev_now(scene.engine->loop));
+	sweep_later(&scene);
+	ck_assert(TAILQ_EMPTY(&scene.relay->idle));
+	close(fd);
+	tear_down(&scene);
+}
+END_TEST
+
 /* Nobody is sent flags that he doesn't know. */
 START_TEST(test_features)
 {
@@ -224,5 +306,5 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("guest", test_given_back_while_draining, test_features);
+	return RUN_TESTS("guest", test_given_back_while_draining, test_given_back_and_full, test_time_set_back, test_features);
 }
