@@ -10,7 +10,7 @@
 
 #define LISTEN_BACKLOG 4096
 
-/* A dead relay is noticed after about a minute, and NAT bindings on the way stay alive. Seconds. */
+/* A dead relay is noticed after about a minute, if nothing was sent to it meanwhile (else by tcp_retries2), and NAT bindings on the way stay alive. Seconds. */
 #define KEEPALIVE_IDLE 30
 #define KEEPALIVE_INTERVAL 10
 #define KEEPALIVE_PROBES 4

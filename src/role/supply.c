@@ -217,11 +217,21 @@ static void dialled(void *arg, struct dial *dial, int fd, const struct dial_resu
 	disappoint(supply, "no connection could be begun");
 }
 
+/*
+ * While the relay is away those that are under way are waited for, or there would always be some, and flows that wait would never be told: disappoint(). One
+ * that comes tries at once.
+ */
+static void try_again(struct supply *supply)
+{
+	if (supply_hopeful(supply) || supply->dialling == 0)
+		cover(supply);
+}
+
 static void on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	(void)loop;
 	(void)revents;
-	cover(timer->data);
+	try_again(timer->data);
 }
 
 /* True if a multiple of PING_INTERVAL since the stripe became idle lies between two ticks. */
@@ -253,7 +263,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		}
 	}
 	supply->ticked_at = now;
-	cover(supply);
+	try_again(supply);
 }
 
 struct supply *supply_new(struct engine *engine, const struct dial_plan *plan, unsigned min, unsigned max,

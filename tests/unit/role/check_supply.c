@@ -24,6 +24,7 @@ struct fake_relay {
 	int fds[MANY]; /* greeted */
 	unsigned count;
 	bool mute; /* accept and close */
+	bool silent; /* accept and say nothing */
 };
 
 struct flow_wish {
@@ -59,6 +60,8 @@ static void on_accepted(struct acceptor *acceptor, int fd, const union addr *pee
 	(void)peer;
 	if (relay->mute)
 		close_socket(&fd);
+	else if (relay->silent)
+		relay->fds[relay->count++] = fd;
 	else
 		ck_assert_ptr_nonnull(greet_start(relay->loop, fd, &no_keys, false, 30., on_greeted, relay));
 }
@@ -319,6 +322,31 @@ START_TEST(test_relay_down)
 }
 END_TEST
 
+/* However others that wait with it have begun before or after it, a flow is told. */
+START_TEST(test_relay_silent)
+{
+	struct flow_wish first = a_wish(), second = a_wish();
+	struct scene scene;
+	ev_tstamp begun;
+
+	set_up(&scene, 0, 4);
+	scene.relay.silent = true;
+	scene.plan.timeout = 1.5;
+	supply_free(scene.supply);
+	scene.supply = supply_new(scene.pair.a.engine, &scene.plan, 0, 4, &ops, &scene);
+	ck_assert_ptr_nonnull(scene.supply);
+	supply_start(scene.supply);
+	begun = ev_time();
+	supply_ask(scene.supply, &first.wish, 1);
+	UNTIL(&scene.pair, ev_time() - begun > 0.75);
+	supply_ask(scene.supply, &second.wish, 1);
+	UNTIL(&scene.pair, first.failed == 1);
+	UNTIL(&scene.pair, second.failed == 1);
+	ck_assert(!supply_hopeful(scene.supply));
+	tear_down(&scene);
+}
+END_TEST
+
 START_TEST(test_relay_hangs_up)
 {
 	struct scene scene;
@@ -384,6 +412,6 @@ END_TEST
 int main(void)
 {
 	return RUN_TESTS("supply", test_fills_to_its_minimum, test_last_in_first_out, test_worn_ones_are_replaced, test_the_needy_first,
-			 test_withdrawn, test_dead_ones_are_skipped, test_relay_down, test_relay_hangs_up,
+			 test_withdrawn, test_dead_ones_are_skipped, test_relay_down, test_relay_silent, test_relay_hangs_up,
 			 test_freed_while_dialling, test_relay_out_of_place);
 }
