@@ -163,6 +163,19 @@ static void fill(struct scene *scene, int server)
 	}
 }
 
+/* A flow on two stripes, both full, of which the client reads nothing. Returns the server's connection. */
+static int open_full(struct scene *scene, int *first, int *second)
+{
+	int server;
+
+	set_up(scene);
+	*first = greeted_stripe(scene, 0);
+	*second = greeted_stripe(scene, 0);
+	server = open_group(scene, *first, *second);
+	fill(scene, server);
+	return server;
+}
+
 /* Reads whole datagrams up to the control. False if the stripe ends before. */
 static bool hear_control(struct scene *scene, int fd, enum control_type type)
 {
@@ -188,11 +201,7 @@ START_TEST(test_given_back_while_draining)
 	int first, second, server;
 	double deadline = ev_time() + PATIENCE;
 
-	set_up(&scene);
-	first = greeted_stripe(&scene, 0);
-	second = greeted_stripe(&scene, 0);
-	server = open_group(&scene, first, second);
-	fill(&scene, server);
+	server = open_full(&scene, &first, &second);
 	relay_drain(scene.relay, on_drained, &scene);
 	say_control(second, &(struct control){.type = CONTROL_DETACH});
 	for (unsigned i = 0; i < SETTLED; i++)
@@ -228,11 +237,7 @@ START_TEST(test_given_back_and_full)
 	int first, second, server;
 	double deadline = ev_time() + PATIENCE;
 
-	set_up(&scene);
-	first = greeted_stripe(&scene, 0);
-	second = greeted_stripe(&scene, 0);
-	server = open_group(&scene, first, second);
-	fill(&scene, server);
+	server = open_full(&scene, &first, &second);
 	say_control(second, &(struct control){.type = CONTROL_DETACH});
 	while (counter_read(&scene.engine->counters.stripes_idle_now) == 0)
 		turn(&scene);
