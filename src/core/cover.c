@@ -49,6 +49,11 @@ static size_t memory(const struct cover_piece *piece)
 	return sizeof(*piece) + PARITY_PREFIX + piece->size;
 }
 
+static size_t parity_memory(const struct cover_parity *parity)
+{
+	return sizeof(*parity) + parity->size;
+}
+
 static void drop_first(struct group *group)
 {
 	struct cover *cover = group->cover;
@@ -72,7 +77,7 @@ static void drop_parity(struct group *group)
 	struct cover_parity *parity = STAILQ_FIRST(&group->cover->parities);
 
 	STAILQ_REMOVE_HEAD(&group->cover->parities, link);
-	group->engine->covered -= sizeof(*parity) + parity->size;
+	group->engine->covered -= parity_memory(parity);
 	free(parity);
 }
 
@@ -220,7 +225,7 @@ static void make(struct group *group)
 			if (i >= counts[block])
 				continue;
 			STAILQ_INSERT_TAIL(&cover->parities, made[block][i], link);
-			group->engine->covered += sizeof(*made[block][i]) + made[block][i]->size;
+			group->engine->covered += parity_memory(made[block][i]);
 		}
 	}
 	cover->made_at = ev_now(group->engine->loop);

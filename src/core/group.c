@@ -54,6 +54,13 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 		group_end(group, GROUP_RESET, group->reset_reason);
 }
 
+static void set_timer(struct group *group, ev_tstamp after, ev_tstamp repeat)
+{
+	ev_timer_stop(group->engine->loop, &group->timer);
+	ev_timer_set(&group->timer, after, repeat);
+	ev_timer_start(group->engine->loop, &group->timer);
+}
+
 struct group *group_new(struct engine *engine, bool base, const struct group_ops *ops, void *owner)
 {
 	struct group *group = calloc(1, sizeof(*group));
@@ -227,8 +234,7 @@ void group_local_failed(struct group *group, int error)
 		return;
 	}
 	/* What the kernel still has from it comes before the reset, if the stripes take it in time. */
-	ev_timer_set(&group->timer, RESET_TIME, 0.);
-	ev_timer_start(group->engine->loop, &group->timer);
+	set_timer(group, RESET_TIME, 0.);
 	if (group->spread.eof)
 		spread_say_end(group);
 	else
@@ -269,24 +275,18 @@ static void check_deserted(struct group *group)
 		return;
 	}
 	/* What has come waits in memory. That the peer has given its stripes up, as it does some time after Reset, isn't heard any more. */
-	if (group->merge.reset && !ev_is_active(&group->timer)) {
-		ev_timer_set(&group->timer, RESET_TIME, 0.);
-		ev_timer_start(group->engine->loop, &group->timer);
-	}
+	if (group->merge.reset && !ev_is_active(&group->timer))
+		set_timer(group, RESET_TIME, 0.);
 }
 
 void group_check_done(struct group *group)
 {
-	struct engine *engine = group->engine;
-
 	if (group->ended || group->resetting)
 		return;
 	if (group->merge.done && group->merge.reset) {
 		group->resetting = true;
-		group->deadline = ev_now(engine->loop) + RESET_TIME;
-		ev_timer_stop(engine->loop, &group->timer);
-		ev_timer_set(&group->timer, 0., ACKNOWLEDGED_POLL);
-		ev_timer_start(engine->loop, &group->timer);
+		group->deadline = ev_now(group->engine->loop) + RESET_TIME;
+		set_timer(group, 0., ACKNOWLEDGED_POLL);
 	} else if (group->merge.done && group->spread.done) {
 		if (!group_is_unconfirmed(group))
 			group_end(group, GROUP_FINISH, REASON_NONE);

@@ -78,15 +78,14 @@ static bool serial_makes_sense(const struct group *group, const struct stripe_in
 bool merge_complete(const struct group *group)
 {
 	const struct merge *merge = &group->merge;
-	uint32_t serial = merge->due;
 
 	if (complete(merge))
 		return true;
-	if (!merge->ending || merge->final == 0)
-		return false;
-	while (serial != merge->final && gather_find(group, serial) != NULL)
-		serial = serial_next(serial);
-	return gather_find(group, serial) != NULL;
+	for (uint32_t serial = merge->due; gather_find(group, serial) != NULL; serial = serial_next(serial)) {
+		if (merge->ending && serial == merge->final)
+			return true;
+	}
+	return false;
 }
 
 static struct stripe *find_parked(const struct group *group, uint32_t serial)

@@ -244,12 +244,12 @@ static void catch_up(struct stripe_list *list, ev_tstamp now)
  * While its peer doesn't take what it still has to say it's no idle one, though both have said Detach: the flow goes on by others when its client reads on.
  * What the kernel has for a stripe that is closed it gives up sooner or later.
  */
-static void close_idle(struct stripe *stripe)
+static void close_idle(struct relay *relay, struct stripe *stripe)
 {
 	if (stripe_flush(stripe) && sock_unacknowledged(stripe->fd) <= 0)
 		stripe_close(stripe, true, "idle for too long");
 	else if (!stripe->closed)
-		guest_list(stripe, &((struct guest *)stripe->owner)->relay->idle);
+		guest_list(stripe, &relay->idle);
 }
 
 void guest_sweep(struct relay *relay)
@@ -266,7 +266,7 @@ void guest_sweep(struct relay *relay)
 	}
 	while ((stripe = TAILQ_FIRST(&relay->idle)) != NULL &&
 	       now - stripe->role_time > relay->settings->idle_timeout)
-		close_idle(stripe);
+		close_idle(relay, stripe);
 	if (relay->draining)
 		guest_close_unused(relay);
 }
