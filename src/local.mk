@@ -30,6 +30,7 @@ src_libroro_a_SOURCES = \
 	src/core/loss.c src/core/loss.h \
 	src/core/merge.c src/core/merge.h \
 	src/core/spread.c src/core/spread.h \
+	src/core/turns.c src/core/turns.h \
 	src/core/stripe.c src/core/stripe.h \
 	src/core/stripe_look.c \
 	src/core/stripe_read.c \

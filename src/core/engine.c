@@ -6,6 +6,7 @@
 
 #include "core/engine.h"
 #include "core/stripe.h"
+#include "core/turns.h"
 #include "net/hangup.h"
 #include "net/hold.h"
 #include "net/sock.h"
@@ -143,6 +144,9 @@ static int open_parts(struct engine *engine)
 	engine->hangup = hangup_new(engine->loop);
 	if (engine->hangup == NULL)
 		return -1;
+	engine->turns = turns_new(engine);
+	if (engine->turns == NULL)
+		return -1;
 	engine->pool = hold_pool_new(engine->loop, engine->settings.splice ? MAX_PIPES : 0, MAX_BUFFERS, &counters);
 	if (engine->pool == NULL)
 		return -1;
@@ -184,6 +188,7 @@ void engine_free(struct engine *engine)
 		hangup_free(engine->hangup);
 	if (engine->loop != NULL)
 		ev_loop_destroy(engine->loop);
+	turns_free(engine->turns);
 	free(engine->spare);
 	free(engine);
 }

@@ -39,6 +39,7 @@ struct engine {
 	struct ev_loop *loop;
 	struct hold_pool *pool;
 	struct hangup *hangup;
+	struct turns *turns;
 	struct counters counters;
 	struct stripe_list stripes; /* all there are */
 	struct stripe_list unflushed; /* those with controls that leave before the loop waits */

@@ -7,6 +7,7 @@
 #include "core/merge.h"
 #include "core/spread.h"
 #include "core/stripe.h"
+#include "core/turns.h"
 
 struct group_ops {
 	/* The group is over: its stripes have left, its local socket is closed, it is about to be freed. */
@@ -43,6 +44,7 @@ struct group {
 	bool local_failed; /* the local socket was reset: what it still has to give is sent, then Reset */
 	bool resetting;	   /* the peer's Reset was delivered: the local socket is reset once all is acknowledged */
 	enum reason reset_reason;
+	struct turn turn;
 	struct spread spread;
 	struct merge merge;
 	struct govern *govern; /* NULL until it's needed */

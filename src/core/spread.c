@@ -40,6 +40,7 @@ uint32_t spread_last(const struct group *group)
 void spread_stop(struct group *group)
 {
 	group->spread.stopped = true;
+	turns_stop(group);
 	hold_unwait(group->engine->pool, &group->spread.waiter);
 	cover_stop(group);
 	group_stop_reading(group);
@@ -223,7 +224,7 @@ void spread_pump(struct group *group)
 	spread->drained = false;
 	while (!group->ended && !spread->eof && !spread->stopped && !spread->drained && group->local >= 0) {
 		room = govern_room(group);
-		stripe = room > 0 ? choose_stripe(group) : NULL;
+		stripe = room > 0 && turns_let(group) ? choose_stripe(group) : NULL;
 		if (stripe == NULL) {
 			govern_blocked(group);
 			group_stop_reading(group);
@@ -243,5 +244,6 @@ void spread_pump(struct group *group)
 		budget -= n < budget ? n : budget;
 		if (!group->ended)
 			group_count(group, n);
+		turns_take(group, n);
 	}
 }

@@ -19,6 +19,7 @@ UNIT_TESTS = \
 	tests/unit/core/check_loss \
 	tests/unit/core/check_merge \
 	tests/unit/core/check_stripe \
+	tests/unit/core/check_turns \
 	tests/unit/net/check_conntrack \
 	tests/unit/net/check_hangup \
 	tests/unit/net/check_hold \
@@ -73,6 +74,8 @@ tests_unit_core_check_loss_SOURCES = tests/unit/core/check_loss.c $(UNIT_PAIR)
 tests_unit_core_check_loss_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_stripe_SOURCES = tests/unit/core/check_stripe.c $(UNIT_PAIR)
 tests_unit_core_check_stripe_LDADD = $(UNIT_LIBS)
+tests_unit_core_check_turns_SOURCES = tests/unit/core/check_turns.c $(UNIT_PAIR)
+tests_unit_core_check_turns_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_conntrack_LDADD = $(UNIT_LIBS)
 tests_unit_net_check_hangup_SOURCES = tests/unit/net/check_hangup.c $(UNIT_PAIR)
 tests_unit_net_check_hangup_LDADD = $(UNIT_LIBS)
