@@ -200,6 +200,9 @@ int stripe_adopt(struct stripe *stripe, struct engine *engine, void *owner)
 
 	stripe->engine = engine;
 	stripe->owner = owner;
+	/* So the loop tells epoll of the descriptor, though it may have watched another of this number just now. */
+	ev_io_set(&stripe->rd, stripe->fd, EV_READ);
+	ev_io_set(&stripe->wr, stripe->fd, EV_WRITE);
 	if (watch(stripe) == 0) {
 		if (!stripe->out.writable)
 			ev_io_start(engine->loop, &stripe->wr);

@@ -570,6 +570,37 @@ START_TEST(test_adopted)
 }
 END_TEST
 
+/* Its descriptor is one that was just closed there, and that the loop, which hasn't come round, takes for being polled. */
+START_TEST(test_adopted_as_another)
+{
+	struct pair pair;
+	struct stripe *stripe;
+	int fds[2], closed;
+
+	pair_connect(&pair, 1, _i, false);
+	pair_settle(&pair);
+	closed = pair.b.stripes[0]->fd;
+	stripe_drop(pair.b.stripes[0], false);
+	tcp_pair(fds);
+	if (fds[1] == closed) {
+		fds[1] = fds[0];
+		fds[0] = closed;
+	}
+	ck_assert_int_eq(fds[0], closed);
+	stripe = stripe_new(pair.a.engine, fds[0], false, pair.a.stripes[0]->ops, &pair.a);
+	ck_assert_ptr_nonnull(stripe);
+	stripe_hold(stripe);
+	stripe_give_up(stripe);
+	ck_assert_int_eq(stripe_adopt(stripe, pair.b.engine, &pair.b), 0);
+	pair.b.stripes[0] = stripe;
+	pair_settle(&pair);
+	raw_control(&(struct pair){.raw = {fds[1]}}, 0, &detach);
+	UNTIL(&pair, pair.b.idle == 1);
+	close(fds[1]);
+	pair_close(&pair);
+}
+END_TEST
+
 /* A role may end a stripe, or its flow, from within what it's told. */
 static enum { CLOSE_STRIPE, END_GROUP, CLOSE_ALL } what_to_do;
 
@@ -700,6 +731,7 @@ int main(void)
 		{test_leaving_takes_too_long, 1},
 		{test_held, MODES_EXTENDED},
 		{test_adopted, MODES_EXTENDED},
+		{test_adopted_as_another, MODES_EXTENDED},
 		{test_ended_by_the_role, MODES_EXTENDED},
 		{test_closed_when_idle, MODES_EXTENDED},
 		{NULL, 0},
