@@ -259,11 +259,20 @@ static void judge_startup(struct govern *govern, double rate)
 	govern->startup = govern->flat < FLAT_ROUNDS && (govern->flat == 0 || !queue_is_long(govern));
 }
 
+static void learn_rate(struct govern *govern, double rate, double before)
+{
+	govern->rates[++govern->round % GOVERN_ROUNDS] = rate;
+	govern->phase = (govern->phase + 1) % CYCLE;
+	judge_probe(govern, rate, before);
+	if (govern->startup)
+		judge_startup(govern, rate);
+}
+
 static void end_round(struct govern *govern, const struct govern_sample *sample, ev_tstamp now)
 {
 	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
 	double before = best_rate(govern);
-	bool limited = govern->limited || govern->denied;
+	bool limited = govern->limited || govern->denied, none = sample->delivered == govern->delivered;
 
 	govern->delivered = sample->delivered;
 	govern->round_at = now;
@@ -273,12 +282,10 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 	/* A flow that had nothing to send says nothing of what the path carries, unless it's more than was known. */
 	if (!limited && rate <= before)
 		return;
-	govern->rates[++govern->round % GOVERN_ROUNDS] = rate;
-	govern->phase = (govern->phase + 1) % CYCLE;
-	judge_probe(govern, rate, before);
-	if (govern->startup)
-		judge_startup(govern, rate);
-	else
+	/* Nor does one of which nothing has arrived: its peer may have stopped reading, and zeros would be what it goes on with. */
+	if (!none)
+		learn_rate(govern, rate, before);
+	if (!govern->startup)
 		judge_slowness(govern, sample, now);
 }
 

@@ -280,6 +280,26 @@ START_TEST(test_free)
 }
 END_TEST
 
+/* The peer stops reading, and windows are full. What waits in one stripe's socket is all that goes at first when it reads on: that says nothing of the path. */
+START_TEST(test_pause)
+{
+	struct path path;
+
+	open_path(&path, 100., rtts[_i]);
+	run(&path, 30 * rtts[_i] + 1.);
+	for (unsigned i = 0; i < 8000; i++) {
+		path.now += STEP;
+		if (i % 4 == 0)
+			look(&path);
+	}
+	memset(path.under_way, 0, sizeof(path.under_way));
+	path.flying = path.queue = 12000.;
+	path.srtt = rtts[_i];
+	run(&path, 3 * rtts[_i] + 0.1);
+	ck_assert_double_gt(run(&path, 10 * rtts[_i]), 0.9);
+}
+END_TEST
+
 /* After a rest what was learnt is still good; after a long one it begins anew. */
 START_TEST(test_rest)
 {
@@ -313,6 +333,7 @@ int main(void)
 		{test_crowded, 1},
 		{test_crowded_out, 1},
 		{test_free, 1},
+		{test_pause, RTTS},
 		{test_rest, 1},
 		{NULL, 0},
 	};
