@@ -117,6 +117,18 @@ static struct stripe *spare_stripe(const struct group *group)
 	return NULL;
 }
 
+/*
+ * Stripes to ask for, if it has so many that it hasn't given back. Those that it has aren't gone as long as the peer hasn't read what they carry: a client that
+ * reads now and then would have more of them each time.
+ */
+static unsigned lacking(const struct flow *flow, unsigned has)
+{
+	unsigned all = flow->group->stripe_count + flow->wish.missing, most = 2 * flow->fan.target;
+	unsigned wanted = flow->fan.target - has - flow->wish.missing, room = most > all ? most - all : 0;
+
+	return wanted < room ? wanted : room;
+}
+
 /* Asks for, or gives back, what the fan says. */
 static void follow_fan(struct flow *flow)
 {
@@ -132,7 +144,7 @@ static void follow_fan(struct flow *flow)
 		confirmed += !stripe->detach_sent && !stripe->out.asked;
 	}
 	if (has + flow->wish.missing < flow->fan.target) {
-		supply_ask(supply, &flow->wish, flow->fan.target - has - flow->wish.missing);
+		supply_ask(supply, &flow->wish, lacking(flow, has));
 		return;
 	}
 	/* What hasn't come yet is given up first; one stripe that works always stays. */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: ISC
 """Many flows, at once and in a row, and ends that don't read: nothing stays or piles up."""
 
+import contextlib
 import threading
 
 import pytest
@@ -95,6 +96,33 @@ def test_backpressure(make_gateway, mode, who, listener, sockets, program):
     sender.settimeout(30)
     _, got = together((send_all, sender, memoryview(data)[sent:]), (receive_all, reader))
     check_same(got, data)
+
+
+@pytest.mark.slow
+def test_reads_now_and_then(make_gateway, mode, listener, sockets):
+    """A client that pauses again and again: the stripes that are given back and still full don't
+    pile up."""
+    gateway = make_gateway(mode=mode, proxy=['--stripes', '4'])
+
+    def bound(daemon):
+        counters = daemon.counters()
+        return counters['stripes_now'] - counters['stripes_idle_now']
+
+    client, server = sockets(*gateway.pair(listener))
+    data = noise(MIB)
+    send_until_stuck(server, data * 64)
+
+    def reads_on():
+        with contextlib.suppress(BlockingIOError):
+            server.send(data)
+        receive_exactly(client, 64 * 1024)
+        return bound(gateway.relay) > 1
+
+    for _ in range(4):
+        # The relay has given up all but one, the proxy those of them that it has read.
+        wait_for('stripes to be given back', lambda: bound(gateway.relay) == 1)
+        assert bound(gateway.proxy) <= 2 * 4
+        wait_for('the flow to take stripes again', reads_on)
 
 
 @pytest.mark.slow
