@@ -20,7 +20,8 @@
 struct dial_entry {
 	struct supply *supply;
 	struct dial *dial;
-	LIST_ENTRY(dial_entry) link;
+	uint64_t number;
+	TAILQ_ENTRY(dial_entry) link;
 };
 
 struct supply {
@@ -31,8 +32,10 @@ struct supply {
 	unsigned min, max;
 	struct stripe_list idle; /* the warmest first */
 	unsigned ready;
-	LIST_HEAD(, dial_entry) dials;
+	TAILQ_HEAD(, dial_entry) dials; /* the oldest first */
 	unsigned dialling;
+	uint64_t begun;	   /* dials, so far */
+	uint64_t answered; /* those that had been begun when the relay last answered */
 	TAILQ_HEAD(, supply_wish) wishes;
 	unsigned missing; /* of all wishes */
 	ev_timer tick;
@@ -91,7 +94,8 @@ static bool dial_one(struct supply *supply)
 		free(entry);
 		return false;
 	}
-	LIST_INSERT_HEAD(&supply->dials, entry, link);
+	entry->number = ++supply->begun;
+	TAILQ_INSERT_TAIL(&supply->dials, entry, link);
 	supply->dialling++;
 	return true;
 }
@@ -111,12 +115,31 @@ static void cover(struct supply *supply)
 		;
 }
 
-/* Nothing is on its way any more: flows without any stripe are told, the others make do with what they have. */
+/* All dials are over that had been begun when it was made, and when the relay last answered. Others may be under way all the time, for flows that came later. */
+static bool is_hopeless(const struct supply *supply, const struct supply_wish *wish)
+{
+	const struct dial_entry *oldest = TAILQ_FIRST(&supply->dials);
+
+	return oldest == NULL || (wish->tries < oldest->number && supply->answered < oldest->number);
+}
+
+static struct supply_wish *hopeless(const struct supply *supply)
+{
+	struct supply_wish *wish;
+
+	TAILQ_FOREACH(wish, &supply->wishes, link) {
+		if (is_hopeless(supply, wish))
+			return wish;
+	}
+	return NULL;
+}
+
+/* Of those whose dials have failed, flows without any stripe are told, the others make do with what they have. */
 static void disappoint(struct supply *supply, const char *why)
 {
 	struct supply_wish *wish;
 
-	while (supply->dialling == 0 && (wish = TAILQ_FIRST(&supply->wishes)) != NULL) {
+	while ((wish = hopeless(supply)) != NULL) {
 		supply_withdraw(supply, wish);
 		if (!wish->has_any)
 			wish->failed(wish, why);
@@ -195,7 +218,7 @@ static void dialled(void *arg, struct dial *dial, int fd, const struct dial_resu
 	struct stripe *stripe;
 
 	(void)dial;
-	LIST_REMOVE(entry, link);
+	TAILQ_REMOVE(&supply->dials, entry, link);
 	supply->dialling--;
 	free(entry);
 	if (fd < 0) {
@@ -214,24 +237,15 @@ static void dialled(void *arg, struct dial *dial, int fd, const struct dial_resu
 	stripe->parity = (result->features & FEATURE_PARITY) != 0;
 	supply_put(supply, stripe);
 	cover(supply);
+	supply->answered = supply->begun;
 	disappoint(supply, "no connection could be begun");
-}
-
-/*
- * While the relay is away those that are under way are waited for, or there would always be some, and flows that wait would never be told: disappoint(). One
- * that comes tries at once.
- */
-static void try_again(struct supply *supply)
-{
-	if (supply_hopeful(supply) || supply->dialling == 0)
-		cover(supply);
 }
 
 static void on_pause_over(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	(void)loop;
 	(void)revents;
-	try_again(timer->data);
+	cover(timer->data);
 }
 
 /* True if a multiple of PING_INTERVAL since the stripe became idle lies between two ticks. */
@@ -263,7 +277,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		}
 	}
 	supply->ticked_at = now;
-	try_again(supply);
+	cover(supply);
 }
 
 struct supply *supply_new(struct engine *engine, const struct dial_plan *plan, unsigned min, unsigned max,
@@ -280,7 +294,7 @@ struct supply *supply_new(struct engine *engine, const struct dial_plan *plan, u
 	supply->ops = ops;
 	supply->owner = owner;
 	TAILQ_INIT(&supply->idle);
-	LIST_INIT(&supply->dials);
+	TAILQ_INIT(&supply->dials);
 	TAILQ_INIT(&supply->wishes);
 	ev_timer_init(&supply->tick, on_tick, 0., TICK);
 	ev_timer_init(&supply->pause, on_pause_over, 0., 0.);
@@ -316,8 +330,8 @@ void supply_free(struct supply *supply)
 	struct dial_entry *entry;
 
 	supply_stop(supply);
-	while ((entry = LIST_FIRST(&supply->dials)) != NULL) {
-		LIST_REMOVE(entry, link);
+	while ((entry = TAILQ_FIRST(&supply->dials)) != NULL) {
+		TAILQ_REMOVE(&supply->dials, entry, link);
 		dial_cancel(entry->dial);
 		free(entry);
 	}
@@ -354,8 +368,8 @@ void supply_ask(struct supply *supply, struct supply_wish *wish, unsigned n)
 		serve(supply, wish, stripe);
 	}
 	cover(supply);
-	if (supply->dialling == 0)
-		disappoint(supply, "no connection could be begun");
+	wish->tries = supply->begun;
+	disappoint(supply, "no connection could be begun");
 }
 
 void supply_withdraw(struct supply *supply, struct supply_wish *wish)

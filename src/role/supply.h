@@ -22,6 +22,7 @@ struct supply_wish {
 	void (*failed)(struct supply_wish *wish, const char *why);
 	unsigned missing; /* stripes that are still to come */
 	bool has_any;
+	uint64_t tries; /* the supply's: the last of the dials that had been begun for it, or before */
 	TAILQ_ENTRY(supply_wish) link;
 };
 

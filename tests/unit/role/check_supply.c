@@ -347,6 +347,38 @@ START_TEST(test_relay_silent)
 }
 END_TEST
 
+/* There's always a dial under way, for one that came later. */
+START_TEST(test_relay_silent_to_many)
+{
+	struct flow_wish wishes[16];
+	struct scene scene;
+	ev_tstamp asked = 0.;
+	unsigned n = 0;
+
+	set_up(&scene, 0, 4);
+	scene.relay.silent = true;
+	scene.plan.timeout = 0.5;
+	supply_free(scene.supply);
+	scene.supply = supply_new(scene.pair.a.engine, &scene.plan, 0, 4, &ops, &scene);
+	ck_assert_ptr_nonnull(scene.supply);
+	supply_start(scene.supply);
+	while (n == 0 || wishes[0].failed == 0) {
+		pair_turn(&scene.pair);
+		if (ev_time() - asked < 0.2)
+			continue;
+		ck_assert_uint_lt(n, 16);
+		wishes[n] = a_wish();
+		supply_ask(scene.supply, &wishes[n++].wish, 1);
+		asked = ev_time();
+	}
+	ck_assert_uint_ge(n, 2);
+	ck_assert_uint_eq(wishes[n - 1].failed, 0);
+	for (unsigned i = 0; i < n; i++)
+		UNTIL(&scene.pair, wishes[i].failed == 1);
+	tear_down(&scene);
+}
+END_TEST
+
 START_TEST(test_relay_hangs_up)
 {
 	struct scene scene;
@@ -412,6 +444,6 @@ END_TEST
 int main(void)
 {
 	return RUN_TESTS("supply", test_fills_to_its_minimum, test_last_in_first_out, test_worn_ones_are_replaced, test_the_needy_first,
-			 test_withdrawn, test_dead_ones_are_skipped, test_relay_down, test_relay_silent, test_relay_hangs_up,
+			 test_withdrawn, test_dead_ones_are_skipped, test_relay_down, test_relay_silent, test_relay_silent_to_many, test_relay_hangs_up,
 			 test_freed_while_dialling, test_relay_out_of_place);
 }
