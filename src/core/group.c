@@ -47,10 +47,11 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct group *group = timer->data;
 
+	(void)loop;
 	(void)revents;
 	if (!group->resetting)
 		group_end(group, GROUP_ABORT, REASON_RESET);
-	else if (sock_unacknowledged(group->local) <= 0 || ev_now(loop) >= group->deadline)
+	else if (sock_unacknowledged(group->local) <= 0 || group->polls-- == 0)
 		group_end(group, GROUP_RESET, group->reset_reason);
 }
 
@@ -285,7 +286,8 @@ void group_check_done(struct group *group)
 		return;
 	if (group->merge.done && group->merge.reset) {
 		group->resetting = true;
-		group->deadline = ev_now(group->engine->loop) + RESET_TIME;
+		/* Not by the time of day, which may be set. */
+		group->polls = (unsigned)(RESET_TIME / ACKNOWLEDGED_POLL);
 		set_timer(group, 0., ACKNOWLEDGED_POLL);
 	} else if (group->merge.done && group->spread.done) {
 		if (!group_is_unconfirmed(group))

@@ -57,7 +57,8 @@ static void complain(struct relay_front *front, const union addr *address, const
 	ev_tstamp now = ev_now(front->relay->engine->loop);
 	char text[ADDR_TEXT];
 
-	if (now - front->complained_at < COMPLAINT_INTERVAL) {
+	/* The time of day may have been set back. */
+	if (now >= front->complained_at && now - front->complained_at < COMPLAINT_INTERVAL) {
 		front->unsaid++;
 		return;
 	}

@@ -311,6 +311,29 @@ START_TEST(test_reset_that_nobody_takes)
 }
 END_TEST
 
+/* And so is a peer's Reset by what a client that doesn't read won't acknowledge: by looks at it, whatever the time of day becomes. */
+START_TEST(test_reset_that_nobody_reads)
+{
+	static char text[256 * 1024 + 1];
+	const int size = 4096;
+	struct pair pair;
+
+	memset(text, 'x', sizeof(text) - 1);
+	pair_open_raw(&pair, 1, _i);
+	ck_assert_int_eq(setsockopt(pair.a.local, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+	raw_data(&pair, 0, 1, text);
+	raw_control(&pair, 0, &(struct control){.type = CONTROL_RESET, .reset = {.reason = REASON_RESET, .serial = 1}});
+	UNTIL(&pair, pair.a.group->resetting);
+	ck_assert_int_gt(sock_unacknowledged(pair.a.group->local), 0);
+	pair_settle(&pair);
+	ck_assert_ptr_nonnull(pair.a.group);
+	pair.a.group->polls = 1;
+	UNTIL(&pair, pair.a.group == NULL);
+	ck_assert_uint_eq(pair.a.reason, REASON_RESET);
+	pair_close(&pair);
+}
+END_TEST
+
 START_TEST(test_engine)
 {
 	struct engine_settings settings = {.congestion = "nonsense"};
@@ -393,6 +416,7 @@ int main(void)
 		{test_out_of_buffers, MODES_ALL},
 		{test_fairness, MODES_ALL},
 		{test_reset_that_nobody_takes, MODES_EXTENDED},
+		{test_reset_that_nobody_reads, MODES_EXTENDED},
 		{test_engine, 1},
 		{test_talk, MODES_EXTENDED},
 		{NULL, 0},
