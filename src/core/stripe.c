@@ -435,6 +435,7 @@ bool stripe_take_detach(struct stripe *stripe)
 		return true;
 	if (stripe->state == STRIPE_BOUND) {
 		group_remove(group, stripe);
+		stripe->unheard = true;
 		become_idle(stripe);
 		group_check_done(group);
 	} else {

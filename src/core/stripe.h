@@ -110,6 +110,7 @@ struct stripe {
 	bool parity; /* both ends know DATAGRAM_KEPT and DATAGRAM_PARITY */
 	bool closed;
 	bool detach_sent, detach_received;
+	bool unheard; /* given back while its flow went on, and nothing was heard since: the peer may have yet to read what it carries */
 	bool worn; /* too slow for another flow, as one of the ends has found when it left one */
 	ev_io rd, wr;
 	ev_timer leave_timer;

@@ -29,6 +29,9 @@ static void violate(struct stripe *stripe, const char *why)
 
 static bool take_control(struct stripe *stripe, const struct control *control)
 {
+	/* Who sends on an idle stripe has seen our Detach, and so all that was before it; or a Ping behind that. */
+	if (stripe->state == STRIPE_IDLE)
+		stripe->unheard = false;
 	switch (control->type) {
 	case CONTROL_PING: {
 		struct control pong = {.type = CONTROL_PONG};
@@ -51,7 +54,6 @@ static bool take_control(struct stripe *stripe, const struct control *control)
 		return stripe->state == STRIPE_LEAVING;
 	case CONTROL_OPEN:
 	case CONTROL_JOIN:
-		/* Who asks anew has seen our Detach, and so all that was before it. */
 		return stripe->state == STRIPE_IDLE && hold_empty(&stripe->out.datagram) &&
 		       stripe->ops->control(stripe, control);
 	default:

@@ -57,10 +57,28 @@ void guest_list(struct stripe *stripe, struct stripe_list *list)
 	TAILQ_INSERT_TAIL(list, stripe, role_link);
 }
 
-/* What it still has to say may be for a flow that goes on by others, and has given it back. */
+/*
+ * False if what it has to say, or had, may be for a flow that goes on by others, and has given it back: until its client reads on. That the peer's kernel
+ * has acknowledged all doesn't mean that it was read: when the stripe is closed that is lost, as soon as the peer's kernel finds out that ours has forgotten it.
+ */
+static bool is_unused(struct stripe *stripe)
+{
+	struct guest *guest = stripe->owner;
+
+	if (!stripe_flush(stripe))
+		return false;
+	if (!stripe->unheard)
+		return true;
+	if (!guest->asked) {
+		guest->asked = true;
+		stripe_send(stripe, &(struct control){.type = CONTROL_PING});
+	}
+	return false;
+}
+
 static void close_unused(struct stripe *stripe)
 {
-	if (stripe_flush(stripe))
+	if (is_unused(stripe))
 		stripe_close(stripe, true, "the relay is being stopped");
 }
 
@@ -76,8 +94,10 @@ void guest_close_unused(struct relay *relay)
 
 static void on_idle(struct stripe *stripe)
 {
-	struct relay *relay = ((struct guest *)stripe->owner)->relay;
+	struct guest *guest = stripe->owner;
+	struct relay *relay = guest->relay;
 
+	guest->asked = false;
 	guest_list(stripe, &relay->idle);
 	if (relay->draining)
 		close_unused(stripe);
@@ -240,13 +260,9 @@ static void catch_up(struct stripe_list *list, ev_tstamp now)
 	}
 }
 
-/*
- * While its peer doesn't take what it still has to say it's no idle one, though both have said Detach: the flow goes on by others when its client reads on.
- * What the kernel has for a stripe that is closed it gives up sooner or later.
- */
 static void close_idle(struct relay *relay, struct stripe *stripe)
 {
-	if (stripe_flush(stripe) && sock_unacknowledged(stripe->fd) <= 0)
+	if (is_unused(stripe))
 		stripe_close(stripe, true, "idle for too long");
 	else if (!stripe->closed)
 		guest_list(stripe, &relay->idle);

@@ -194,6 +194,14 @@ static bool hear_control(struct scene *scene, int fd, enum control_type type)
 	return false;
 }
 
+/* Reads all that the stripe carries, and says so. */
+static void answer_ping(struct scene *scene, int fd)
+{
+	ck_assert(hear_control(scene, fd, CONTROL_DETACH));
+	ck_assert(hear_control(scene, fd, CONTROL_PING));
+	say_control(fd, &(struct control){.type = CONTROL_PONG});
+}
+
 /* A stripe that is given back while the relay is being stopped still has data, and Detach, for a flow that goes on. */
 START_TEST(test_given_back_while_draining)
 {
@@ -207,7 +215,12 @@ START_TEST(test_given_back_while_draining)
 	for (unsigned i = 0; i < SETTLED; i++)
 		turn(&scene);
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
-	ck_assert(hear_control(&scene, second, CONTROL_DETACH));
+	answer_ping(&scene, second);
+	while (!TAILQ_EMPTY(&scene.relay->idle)) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+		guest_sweep(scene.relay);
+	}
 	ck_assert(!hear_control(&scene, second, CONTROL_DETACH));
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.flows_now), 1);
 	ck_assert(!scene.drained);
@@ -229,10 +242,11 @@ static void sweep_later(struct scene *scene)
 	guest_sweep(scene->relay);
 }
 
-/* A client that pauses for long has the stripes that were given back meanwhile full of its flow's data. */
+/* A client that pauses for long has the stripes that were given back meanwhile full of its flow's data, which nobody but its kernel has read. */
 START_TEST(test_given_back_and_full)
 {
 	const int large = 1 << 20;
+	struct stripe *given_back;
 	struct scene scene;
 	int first, second, server;
 	double deadline = ev_time() + PATIENCE;
@@ -243,15 +257,18 @@ START_TEST(test_given_back_and_full)
 		turn(&scene);
 	sweep_later(&scene);
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
-	/* The kernel has all of it now, but not the peer. */
-	ck_assert_int_eq(setsockopt(TAILQ_FIRST(&scene.relay->idle)->fd, SOL_SOCKET, SO_SNDBUF, &large, sizeof(large)), 0);
-	while (!stripe_flush(TAILQ_FIRST(&scene.relay->idle))) {
+	/* All of it was acknowledged now. */
+	given_back = TAILQ_FIRST(&scene.relay->idle);
+	ck_assert_int_eq(setsockopt(second, SOL_SOCKET, SO_RCVBUF, &large, sizeof(large)), 0);
+	ck_assert_int_eq(setsockopt(given_back->fd, SOL_SOCKET, SO_SNDBUF, &large, sizeof(large)), 0);
+	while (!stripe_flush(given_back) || sock_unacknowledged(given_back->fd) > 0) {
 		ck_assert(ev_time() < deadline);
 		turn(&scene);
 	}
-	sweep_later(&scene);
+	for (unsigned i = 0; i < 3; i++)
+		sweep_later(&scene);
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
-	ck_assert(hear_control(&scene, second, CONTROL_DETACH));
+	answer_ping(&scene, second);
 	while (!TAILQ_EMPTY(&scene.relay->idle)) {
 		ck_assert(ev_time() < deadline);
 		turn(&scene);
