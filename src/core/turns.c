@@ -5,15 +5,16 @@
 #include "core/group.h"
 #include "core/turns.h"
 
-/* Bytes: what goes in any case, so that nothing small waits; and when a flow is bulk. */
+/* Bytes: what goes in any case after a rest, so that nothing small waits; and when a flow is bulk. */
 #define TURN_FIRST 4096
 #define TURN_LAST (256 * 1024)
 
 /* Seconds that a flow waits at most, and that a turn lasts: the peer may have stopped reading. */
 #define TURN_TIME 1.
 
-/* Seconds between looks while some wait. */
+/* Seconds between looks while some wait, and after which what was learnt of the way is old. */
 #define TICK 0.005
+#define FORGET_TIME 10.
 
 /* By peers' addresses. If two share one they wait for each other, for as long as that takes. */
 #define LANES 64
@@ -76,6 +77,13 @@ static void leave(struct turn *turn, enum turn_state state)
 	turn->state = state;
 }
 
+/* What it sends next begins anew: something small, perhaps, for which somebody waits. */
+static void rest(struct turn *turn)
+{
+	leave(turn, TURN_NONE);
+	turn->from = group_of(turn)->moved;
+}
+
 static void give(struct turn *turn)
 {
 	leave(turn, TURN_HAS);
@@ -114,14 +122,20 @@ void lane_learn(struct lane *lane, const struct lane_sample *sample, ev_tstamp n
 	if (queue > sample->rtt_min / QUEUE_SHARE + NOISE) {
 		lane->limit -= lane->limit / SHRINKING;
 		lane->limit = lane->limit > LANE_LIMIT ? lane->limit : LANE_LIMIT;
-	} else if (sample->flying >= lane->limit && is_past(lane->grown_at, sample->rtt / 1e6, now)) {
+	} else if (!TAILQ_EMPTY(&lane->waiting) && is_past(lane->grown_at, sample->rtt / 1e6, now)) {
 		lane->limit += queue > sample->rtt_min / NONE_SHARE + NONE_NOISE ? lane->limit / GROWTH : lane->limit;
 		lane->grown_at = now;
 	}
 }
 
-/* Adds up what a flow has under way, the round trips of stripes on which something has arrived, and how many these are. */
-static size_t add_up(struct group *group, struct lane_sample *sample, uint64_t *rtts, unsigned *fresh)
+/* Sums over the stripes on which something has arrived. */
+struct sums {
+	uint64_t rtt, rtt_min;
+	unsigned stripes;
+};
+
+/* Returns what a flow has under way. */
+static size_t add_up(struct group *group, struct sums *sums)
 {
 	struct stripe *stripe;
 	size_t flying = 0;
@@ -132,11 +146,11 @@ static size_t add_up(struct group *group, struct lane_sample *sample, uint64_t *
 
 		stripe_look(stripe, 0.);
 		flying += path->flying + path->unsent;
-		sample->rtt_min = path->rtt_min < sample->rtt_min ? path->rtt_min : sample->rtt_min;
-		if (path->delivered > before) {
-			*rtts += path->rtt;
-			++*fresh;
-		}
+		if (path->delivered == before)
+			continue;
+		sums->rtt += path->rtt;
+		sums->rtt_min += path->rtt_min;
+		sums->stripes++;
 	}
 	return flying;
 }
@@ -145,10 +159,9 @@ static size_t add_up(struct group *group, struct lane_sample *sample, uint64_t *
 static void look(struct lane *lane)
 {
 	ev_tstamp now = ev_now(lane->engine->loop);
-	struct lane_sample sample = {.rtt_min = UINT32_MAX};
+	struct lane_sample sample = {0};
 	struct turn *turn, *next;
-	uint64_t rtts = 0;
-	unsigned fresh = 0;
+	struct sums sums = {0};
 	size_t flying;
 	bool blocked;
 
@@ -156,15 +169,18 @@ static void look(struct lane *lane)
 		next = TAILQ_NEXT(turn, link);
 		blocked = spread_is_blocked(group_of(turn));
 		if (is_past(turn->since, TURN_TIME, now)) {
-			leave(turn, blocked ? TURN_OVER : TURN_NONE);
+			blocked ? leave(turn, TURN_OVER) : rest(turn);
 			continue;
 		}
-		flying = add_up(group_of(turn), &sample, &rtts, &fresh);
+		flying = add_up(group_of(turn), &sums);
 		sample.flying += flying;
 		if (flying == 0 && !blocked)
-			leave(turn, TURN_NONE);
+			rest(turn);
 	}
-	sample.rtt = fresh > 0 ? (uint32_t)(rtts / fresh) : 0;
+	if (sums.stripes > 0) {
+		sample.rtt = (uint32_t)(sums.rtt / sums.stripes);
+		sample.rtt_min = (uint32_t)(sums.rtt_min / sums.stripes);
+	}
 	lane_learn(lane, &sample, now);
 }
 
@@ -211,17 +227,21 @@ static bool needs_turn(const struct group *group)
 {
 	const struct stripe *stripe = TAILQ_FIRST(&group->stripes);
 
-	return group->moved >= TURN_FIRST && group->moved < TURN_LAST && stripe != NULL && stripe->out.path.rtt_min >= STRIPE_RTT_SHORT &&
+	return group->moved - group->turn.from >= TURN_FIRST && group->moved < TURN_LAST && stripe != NULL && stripe->out.path.rtt_min >= STRIPE_RTT_SHORT &&
 	       !group->base;
 }
 
 static bool must_wait(struct lane *lane)
 {
+	ev_tstamp now = ev_now(lane->engine->loop);
+
 	if (!TAILQ_EMPTY(&lane->waiting))
 		return true;
 	if (!engine_is_crowded(lane->engine))
 		return false;
-	if (!has_room(lane) && is_past(lane->looked_at, TICK, ev_now(lane->engine->loop)))
+	if (is_past(lane->looked_at, FORGET_TIME, now))
+		lane->limit = LANE_LIMIT;
+	if (!has_room(lane) && is_past(lane->looked_at, TICK, now))
 		look(lane);
 	return !has_room(lane);
 }

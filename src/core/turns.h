@@ -28,6 +28,7 @@ struct turn {
 	TAILQ_ENTRY(turn) link;
 	enum turn_state state;
 	ev_tstamp since;
+	uint64_t from;	   /* group->moved when it was last at rest */
 	struct lane *lane; /* NULL until it has first needed a turn */
 };
 
@@ -49,7 +50,7 @@ struct lane {
 struct lane_sample {
 	size_t flying;	  /* under way or in the stripes' sockets */
 	uint32_t rtt;	  /* the mean of the stripes' on which something was delivered since the last look; 0: none */
-	uint32_t rtt_min; /* the shortest that the kernel knows */
+	uint32_t rtt_min; /* the mean of these stripes' shortest */
 };
 
 /* The lanes of an engine. Returns NULL with errno set. */

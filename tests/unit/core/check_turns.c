@@ -16,7 +16,11 @@ static void learn(struct lane *lane, size_t flying, uint32_t rtt, ev_tstamp now)
 START_TEST(test_limit)
 {
 	struct lane lane = {.limit = LANE_LIMIT, .grown_at = 1000.};
+	struct turn turn;
 	size_t before;
+
+	TAILQ_INIT(&lane.waiting);
+	TAILQ_INSERT_TAIL(&lane.waiting, &turn, link);
 
 	/* Nothing was acknowledged. */
 	learn(&lane, 600 * KB, 0, 1001.);
@@ -28,8 +32,10 @@ START_TEST(test_limit)
 	learn(&lane, 1200 * KB, 100000, 1001.09);
 	ck_assert_uint_eq(lane.limit, 2 * LANE_LIMIT);
 	/* It isn't the limit that holds flows up. */
+	TAILQ_REMOVE(&lane.waiting, &turn, link);
 	learn(&lane, 900 * KB, 100000, 1002.);
 	ck_assert_uint_eq(lane.limit, 2 * LANE_LIMIT);
+	TAILQ_INSERT_TAIL(&lane.waiting, &turn, link);
 	/* A short queue, as there is one where the way is just full. */
 	learn(&lane, 1200 * KB, 110000, 1002.);
 	ck_assert_uint_gt(lane.limit, 2 * LANE_LIMIT);
@@ -81,7 +87,11 @@ static void wait_for_others(struct pair *pair, bool for_good)
 	tick(pair);
 	ck_assert_int_eq(group->turn.state, TURN_NONE);
 	lane->flying = lane->limit = for_good ? 0 : LANE_LIMIT;
-	pretend(pair, group->moved);
+	/* After a rest something small goes at once. */
+	pretend(pair, group->moved + 4095);
+	ck_assert(turns_let(group));
+	ck_assert_int_eq(group->turn.state, TURN_NONE);
+	pretend(pair, group->moved + 1);
 	local_write(&pair->a, "more");
 	spread_pump(group);
 	ck_assert_int_eq(group->turn.state, TURN_WAITING);
@@ -166,7 +176,7 @@ START_TEST(test_order)
 	turns_stop(pair.a.group);
 	ck_assert(TAILQ_EMPTY(&turn->lane->waiting));
 	turn->state = TURN_NONE;
-	pretend(&pair, 10000);
+	pretend(&pair, 20000);
 	end_crowd(&pair.a, 0);
 	TAILQ_INSERT_TAIL(&turn->lane->waiting, &first, link);
 	ck_assert(!turns_let(pair.a.group));
