@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -39,6 +40,15 @@ static void on_local_error(struct hangup_watch *watch)
 	group_local_failed(group, ECONNRESET);
 }
 
+/* The loop's is the time of day, which may be set. */
+static ev_tstamp monotonic(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (ev_tstamp)now.tv_sec + (ev_tstamp)now.tv_nsec / 1e9;
+}
+
 /*
  * The local socket has failed, and what it had to give could not be passed on in time; or it hasn't taken in time what came before Reset; or it is to be reset
  * when it's ready.
@@ -51,7 +61,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	if (!group->resetting)
 		group_end(group, GROUP_ABORT, REASON_RESET);
-	else if (sock_unacknowledged(group->local) <= 0 || group->polls-- == 0)
+	else if (sock_unacknowledged(group->local) <= 0 || monotonic() >= group->deadline)
 		group_end(group, GROUP_RESET, group->reset_reason);
 }
 
@@ -286,8 +296,7 @@ void group_check_done(struct group *group)
 		return;
 	if (group->merge.done && group->merge.reset) {
 		group->resetting = true;
-		/* Not by the time of day, which may be set. */
-		group->polls = (unsigned)(RESET_TIME / ACKNOWLEDGED_POLL);
+		group->deadline = monotonic() + RESET_TIME;
 		set_timer(group, 0., ACKNOWLEDGED_POLL);
 	} else if (group->merge.done && group->spread.done) {
 		if (!group_is_unconfirmed(group))

@@ -427,7 +427,7 @@ bool stripe_take_detach(struct stripe *stripe)
 
 	if (stripe->state == STRIPE_IDLE)
 		return false;
-	stripe->detach_received = true;
+	stripe->detach_received = stripe->unheard = true;
 	if (stripe->state == STRIPE_BOUND && !stripe->detach_sent && group->ops->parting != NULL)
 		group->ops->parting(group);
 	send_detach(stripe);
@@ -435,7 +435,6 @@ bool stripe_take_detach(struct stripe *stripe)
 		return true;
 	if (stripe->state == STRIPE_BOUND) {
 		group_remove(group, stripe);
-		stripe->unheard = true;
 		become_idle(stripe);
 		group_check_done(group);
 	} else {

@@ -23,6 +23,8 @@ struct stripe_ops {
 	bool (*control)(struct stripe *stripe, const struct control *control);
 	/* It has left its group, or a role's hands, and is idle. Base stripes never are. */
 	void (*idle)(struct stripe *stripe);
+	/* Something was heard of it for the first time since it became idle: the peer has read all. May be NULL. */
+	void (*heard)(struct stripe *stripe);
 	/* It is closed and about to be freed. why is a constant text. */
 	void (*closed)(struct stripe *stripe, const char *why);
 };
@@ -110,7 +112,7 @@ struct stripe {
 	bool parity; /* both ends know DATAGRAM_KEPT and DATAGRAM_PARITY */
 	bool closed;
 	bool detach_sent, detach_received;
-	bool unheard; /* given back while its flow went on, and nothing was heard since: the peer may have yet to read what it carries */
+	bool unheard; /* nothing was heard since Detach: the peer may have yet to read what it carries */
 	bool worn; /* too slow for another flow, as one of the ends has found when it left one */
 	ev_io rd, wr;
 	ev_timer leave_timer;

@@ -27,20 +27,29 @@ static void violate(struct stripe *stripe, const char *why)
 		stripe_close(stripe, false, why);
 }
 
+/* Who sends a Ping on an idle stripe has seen our Detach, and so all that was before it; and who answers one, too. */
+static void hear(struct stripe *stripe)
+{
+	if (stripe->closed || stripe->state != STRIPE_IDLE || !stripe->unheard)
+		return;
+	stripe->unheard = false;
+	if (stripe->ops->heard != NULL)
+		stripe->ops->heard(stripe);
+}
+
 static bool take_control(struct stripe *stripe, const struct control *control)
 {
-	/* Who sends on an idle stripe has seen our Detach, and so all that was before it; or a Ping behind that. */
-	if (stripe->state == STRIPE_IDLE)
-		stripe->unheard = false;
 	switch (control->type) {
 	case CONTROL_PING: {
 		struct control pong = {.type = CONTROL_PONG};
 
 		memcpy(pong.ping, control->ping, PING_SIZE);
 		stripe_send(stripe, &pong);
+		hear(stripe);
 		return true;
 	}
 	case CONTROL_PONG:
+		hear(stripe);
 		return true;
 	case CONTROL_WORN:
 		stripe->worn = true;

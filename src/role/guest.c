@@ -58,8 +58,8 @@ void guest_list(struct stripe *stripe, struct stripe_list *list)
 }
 
 /*
- * False if what it has to say, or had, may be for a flow that goes on by others, and has given it back: until its client reads on. That the peer's kernel
- * has acknowledged all doesn't mean that it was read: when the stripe is closed that is lost, as soon as the peer's kernel finds out that ours has forgotten it.
+ * False if its peer may have yet to read what it carries, as when a client pauses, and the proxy has given back all stripes but one. That the peer's kernel has
+ * acknowledged all doesn't mean that it was read: when the stripe is closed that is lost, as soon as the peer's kernel finds out that ours has forgotten it.
  */
 static bool is_unused(struct stripe *stripe)
 {
@@ -102,6 +102,12 @@ static void on_idle(struct stripe *stripe)
 	if (relay->draining)
 		close_unused(stripe);
 	relay_check_drained(relay);
+}
+
+static void on_heard(struct stripe *stripe)
+{
+	if (((struct guest *)stripe->owner)->relay->draining)
+		close_unused(stripe);
 }
 
 void guest_free(struct guest *guest)
@@ -169,7 +175,7 @@ static bool on_control(struct stripe *stripe, const struct control *control)
 	return take_request(relay, stripe, control);
 }
 
-static const struct stripe_ops guest_ops = {.control = on_control, .idle = on_idle, .closed = on_closed};
+static const struct stripe_ops guest_ops = {.control = on_control, .idle = on_idle, .heard = on_heard, .closed = on_closed};
 
 struct guest *guest_make(struct relay *relay, const union addr *address, const uint8_t key_id[KEY_ID_SIZE])
 {

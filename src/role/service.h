@@ -26,7 +26,7 @@ struct guest {
 	uint8_t key_id[KEY_ID_SIZE];
 	uint8_t token[TOKEN_SIZE]; /* of the group it waits for, while held */
 	struct stripe_list *list;  /* idle, held, or NULL */
-	bool asked;		   /* since it was given back, whether its peer has read all: with a Ping */
+	bool asked;		   /* since it became idle, whether its peer has read all: with a Ping */
 	struct handover *leaving;  /* not NULL: it goes to another worker when this one's loop comes round */
 };
 

@@ -140,6 +140,11 @@ static void disappoint(struct supply *supply, const char *why)
 	struct supply_wish *wish;
 
 	while ((wish = hopeless(supply)) != NULL) {
+		/* The relay has answered since, so those that are under way may well be answered, too. */
+		if (supply->dialling > 0 && supply->answered >= wish->tries) {
+			wish->tries = supply->begun;
+			continue;
+		}
 		supply_withdraw(supply, wish);
 		if (!wish->has_any)
 			wish->failed(wish, why);

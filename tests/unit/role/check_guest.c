@@ -283,6 +283,43 @@ START_TEST(test_given_back_and_full)
 }
 END_TEST
 
+/* The flow has ended here, but what it has sent last is still to be read there, when the stripe is given back. */
+START_TEST(test_given_back_at_the_end)
+{
+	struct scene scene;
+	int first, second, server;
+	double deadline = ev_time() + PATIENCE;
+
+	set_up(&scene);
+	first = greeted_stripe(&scene, 0);
+	second = greeted_stripe(&scene, 0);
+	server = open_group(&scene, first, second);
+	say_control(first, &(struct control){.type = CONTROL_FIN});
+	say(server, "last", 4);
+	close(server);
+	while (counter_read(&scene.engine->counters.flows_finished) == 0) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+	}
+	say_control(second, &(struct control){.type = CONTROL_DETACH});
+	while (counter_read(&scene.engine->counters.stripes_idle_now) == 0) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+	}
+	sweep_later(&scene);
+	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
+	answer_ping(&scene, second);
+	while (!TAILQ_EMPTY(&scene.relay->idle)) {
+		ck_assert(ev_time() < deadline);
+		turn(&scene);
+		sweep_later(&scene);
+	}
+	close(first);
+	close(second);
+	tear_down(&scene);
+}
+END_TEST
+
 START_TEST(test_time_set_back)
 {
 	struct scene scene;
@@ -328,5 +365,5 @@ END_TEST
 
 int main(void)
 {
-	return RUN_TESTS("guest", test_given_back_while_draining, test_given_back_and_full, test_time_set_back, test_features);
+	return RUN_TESTS("guest", test_given_back_while_draining, test_given_back_and_full, test_given_back_at_the_end, test_time_set_back, test_features);
 }

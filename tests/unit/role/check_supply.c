@@ -357,14 +357,14 @@ START_TEST(test_relay_silent_to_many)
 
 	set_up(&scene, 0, 4);
 	scene.relay.silent = true;
-	scene.plan.timeout = 0.5;
+	scene.plan.timeout = 2.;
 	supply_free(scene.supply);
 	scene.supply = supply_new(scene.pair.a.engine, &scene.plan, 0, 4, &ops, &scene);
 	ck_assert_ptr_nonnull(scene.supply);
 	supply_start(scene.supply);
 	while (n == 0 || wishes[0].failed == 0) {
 		pair_turn(&scene.pair);
-		if (ev_time() - asked < 0.2)
+		if (ev_time() - asked < 0.7)
 			continue;
 		ck_assert_uint_lt(n, 16);
 		wishes[n] = a_wish();
