@@ -30,10 +30,10 @@ src_libroro_a_SOURCES = \
 	src/core/loss.c src/core/loss.h \
 	src/core/merge.c src/core/merge.h \
 	src/core/spread.c src/core/spread.h \
-	src/core/turns.c src/core/turns.h \
 	src/core/stripe.c src/core/stripe.h \
 	src/core/stripe_look.c \
 	src/core/stripe_read.c \
+	src/core/turns.c src/core/turns.h \
 	src/role/acceptor.c src/role/acceptor.h \
 	src/role/dial.c src/role/dial.h \
 	src/role/ended.c src/role/ended.h \

@@ -169,7 +169,10 @@ static void look(struct lane *lane)
 		next = TAILQ_NEXT(turn, link);
 		blocked = spread_is_blocked(group_of(turn));
 		if (is_past(turn->since, TURN_TIME, now)) {
-			blocked ? leave(turn, TURN_OVER) : rest(turn);
+			if (blocked)
+				leave(turn, TURN_OVER);
+			else
+				rest(turn);
 			continue;
 		}
 		flying = add_up(group_of(turn), &sums);

@@ -242,6 +242,17 @@ static void sweep_later(struct scene *scene)
 	guest_sweep(scene->relay);
 }
 
+static void sweep_until_closed(struct scene *scene)
+{
+	double deadline = ev_time() + PATIENCE;
+
+	while (!TAILQ_EMPTY(&scene->relay->idle)) {
+		ck_assert(ev_time() < deadline);
+		turn(scene);
+		sweep_later(scene);
+	}
+}
+
 /* A client that pauses for long has the stripes that were given back meanwhile full of its flow's data, which nobody but its kernel has read. */
 START_TEST(test_given_back_and_full)
 {
@@ -269,11 +280,7 @@ START_TEST(test_given_back_and_full)
 		sweep_later(&scene);
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
 	answer_ping(&scene, second);
-	while (!TAILQ_EMPTY(&scene.relay->idle)) {
-		ck_assert(ev_time() < deadline);
-		turn(&scene);
-		sweep_later(&scene);
-	}
+	sweep_until_closed(&scene);
 	ck_assert(!hear_control(&scene, second, CONTROL_DETACH));
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.flows_now), 1);
 	close(first);
@@ -309,11 +316,7 @@ START_TEST(test_given_back_at_the_end)
 	sweep_later(&scene);
 	ck_assert_uint_eq(counter_read(&scene.engine->counters.stripes_idle_now), 1);
 	answer_ping(&scene, second);
-	while (!TAILQ_EMPTY(&scene.relay->idle)) {
-		ck_assert(ev_time() < deadline);
-		turn(&scene);
-		sweep_later(&scene);
-	}
+	sweep_until_closed(&scene);
 	close(first);
 	close(second);
 	tear_down(&scene);

@@ -322,6 +322,18 @@ START_TEST(test_relay_down)
 }
 END_TEST
 
+/* A relay that accepts and says nothing. */
+static void set_up_silent(struct scene *scene, double timeout)
+{
+	set_up(scene, 0, 4);
+	scene->relay.silent = true;
+	scene->plan.timeout = timeout;
+	supply_free(scene->supply);
+	scene->supply = supply_new(scene->pair.a.engine, &scene->plan, 0, 4, &ops, scene);
+	ck_assert_ptr_nonnull(scene->supply);
+	supply_start(scene->supply);
+}
+
 /* However others that wait with it have begun before or after it, a flow is told. */
 START_TEST(test_relay_silent)
 {
@@ -329,13 +341,7 @@ START_TEST(test_relay_silent)
 	struct scene scene;
 	ev_tstamp begun;
 
-	set_up(&scene, 0, 4);
-	scene.relay.silent = true;
-	scene.plan.timeout = 1.5;
-	supply_free(scene.supply);
-	scene.supply = supply_new(scene.pair.a.engine, &scene.plan, 0, 4, &ops, &scene);
-	ck_assert_ptr_nonnull(scene.supply);
-	supply_start(scene.supply);
+	set_up_silent(&scene, 1.5);
 	begun = ev_time();
 	supply_ask(scene.supply, &first.wish, 1);
 	UNTIL(&scene.pair, ev_time() - begun > 0.75);
@@ -355,13 +361,7 @@ START_TEST(test_relay_silent_to_many)
 	ev_tstamp asked = 0.;
 	unsigned n = 0;
 
-	set_up(&scene, 0, 4);
-	scene.relay.silent = true;
-	scene.plan.timeout = 2.;
-	supply_free(scene.supply);
-	scene.supply = supply_new(scene.pair.a.engine, &scene.plan, 0, 4, &ops, &scene);
-	ck_assert_ptr_nonnull(scene.supply);
-	supply_start(scene.supply);
+	set_up_silent(&scene, 2.);
 	while (n == 0 || wishes[0].failed == 0) {
 		pair_turn(&scene.pair);
 		if (ev_time() - asked < 0.7)
