@@ -5,6 +5,7 @@ noinst_LIBRARIES += src/libroro.a
 src_libroro_a_SOURCES = \
 	src/base/addr.c src/base/addr.h \
 	src/base/addr_local.c \
+	src/base/clock.c src/base/clock.h \
 	src/base/log.c src/base/log.h \
 	src/base/rules.c src/base/rules.h \
 	src/wire/bytes.h \

@@ -272,7 +272,7 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 {
 	double rate = (double)(sample->delivered - govern->delivered) / (now - govern->round_at);
 	double before = best_rate(govern);
-	bool limited = govern->limited || govern->denied, none = sample->delivered == govern->delivered;
+	bool limited = govern->limited || govern->denied;
 
 	govern->delivered = sample->delivered;
 	govern->round_at = now;
@@ -283,7 +283,7 @@ static void end_round(struct govern *govern, const struct govern_sample *sample,
 	if (!limited && rate <= before)
 		return;
 	/* Nor does one of which nothing has arrived: its peer may have stopped reading, and zeros would be what it goes on with. */
-	if (!none)
+	if (rate > 0.)
 		learn_rate(govern, rate, before);
 	if (!govern->startup)
 		judge_slowness(govern, sample, now);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: ISC */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "core/gather.h"
 #include "core/group.h"
@@ -40,15 +40,6 @@ static void on_local_error(struct hangup_watch *watch)
 	group_local_failed(group, ECONNRESET);
 }
 
-/* The loop's is the time of day, which may be set. */
-static ev_tstamp monotonic(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (ev_tstamp)now.tv_sec + (ev_tstamp)now.tv_nsec / 1e9;
-}
-
 /*
  * The local socket has failed, and what it had to give could not be passed on in time; or it hasn't taken in time what came before Reset; or it is to be reset
  * when it's ready.
@@ -61,7 +52,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	if (!group->resetting)
 		group_end(group, GROUP_ABORT, REASON_RESET);
-	else if (sock_unacknowledged(group->local) <= 0 || monotonic() >= group->deadline)
+	else if (sock_unacknowledged(group->local) <= 0 || clock_monotonic() >= group->deadline)
 		group_end(group, GROUP_RESET, group->reset_reason);
 }
 
@@ -296,7 +287,7 @@ void group_check_done(struct group *group)
 		return;
 	if (group->merge.done && group->merge.reset) {
 		group->resetting = true;
-		group->deadline = monotonic() + RESET_TIME;
+		group->deadline = clock_monotonic() + RESET_TIME;
 		set_timer(group, 0., ACKNOWLEDGED_POLL);
 	} else if (group->merge.done && group->spread.done) {
 		if (!group_is_unconfirmed(group))

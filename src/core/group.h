@@ -31,7 +31,7 @@ struct group {
 	ev_io local_rd, local_wr;
 	struct hangup_watch hangup;
 	ev_timer timer;
-	ev_tstamp deadline; /* by CLOCK_MONOTONIC, while resetting */
+	double deadline; /* by clock_monotonic(), while resetting */
 	struct stripe_list stripes;
 	unsigned stripe_count;
 	unsigned joining; /* base: stripes that are yet to come */

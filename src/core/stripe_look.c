@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: ISC */
+#include "base/clock.h"
 #include "core/choose.h"
 #include "core/loss.h"
 #include "core/stripe.h"
@@ -25,7 +26,7 @@ void stripe_look(struct stripe *stripe, ev_tstamp max_age)
 	struct sock_path before = out->path;
 	uint32_t limit;
 
-	if (out->path_at != 0. && now >= out->path_at && now - out->path_at < max_age)
+	if (out->path_at != 0. && !clock_is_past(out->path_at, max_age, now))
 		return;
 	if (sock_path(stripe->fd, &out->path) < 0)
 		return;

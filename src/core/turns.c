@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <uthash.h>
 
+#include "base/clock.h"
 #include "core/group.h"
 #include "core/turns.h"
 
@@ -62,12 +63,6 @@ static struct group *group_of(struct turn *turn)
 	return (struct group *)((char *)turn - offsetof(struct group, turn));
 }
 
-/* The time of day may have been set back: then it's past, too. */
-static bool is_past(ev_tstamp since, ev_tstamp time, ev_tstamp now)
-{
-	return now < since || now - since >= time;
-}
-
 static void leave(struct turn *turn, enum turn_state state)
 {
 	if (turn->state == TURN_WAITING)
@@ -122,7 +117,7 @@ void lane_learn(struct lane *lane, const struct lane_sample *sample, ev_tstamp n
 	if (queue > sample->rtt_min / QUEUE_SHARE + NOISE) {
 		lane->limit -= lane->limit / SHRINKING;
 		lane->limit = lane->limit > LANE_LIMIT ? lane->limit : LANE_LIMIT;
-	} else if (!TAILQ_EMPTY(&lane->waiting) && is_past(lane->grown_at, sample->rtt / 1e6, now)) {
+	} else if (!TAILQ_EMPTY(&lane->waiting) && clock_is_past(lane->grown_at, sample->rtt / 1e6, now)) {
 		lane->limit += queue > sample->rtt_min / NONE_SHARE + NONE_NOISE ? lane->limit / GROWTH : lane->limit;
 		lane->grown_at = now;
 	}
@@ -168,7 +163,7 @@ static void look(struct lane *lane)
 	for (turn = TAILQ_FIRST(&lane->having); turn != NULL; turn = next) {
 		next = TAILQ_NEXT(turn, link);
 		blocked = spread_is_blocked(group_of(turn));
-		if (is_past(turn->since, TURN_TIME, now)) {
+		if (clock_is_past(turn->since, TURN_TIME, now)) {
 			if (blocked)
 				leave(turn, TURN_OVER);
 			else
@@ -202,7 +197,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	while ((turn = TAILQ_FIRST(&lane->waiting)) != NULL) {
 		if (has_room(lane))
 			give(turn);
-		else if (is_past(turn->since, TURN_TIME, ev_now(loop)))
+		else if (clock_is_past(turn->since, TURN_TIME, ev_now(loop)))
 			leave(turn, TURN_OVER);
 		else
 			return;
@@ -242,9 +237,9 @@ static bool must_wait(struct lane *lane)
 		return true;
 	if (!engine_is_crowded(lane->engine))
 		return false;
-	if (is_past(lane->looked_at, FORGET_TIME, now))
+	if (clock_is_past(lane->looked_at, FORGET_TIME, now))
 		lane->limit = LANE_LIMIT;
-	if (!has_room(lane) && is_past(lane->looked_at, TICK, now))
+	if (!has_room(lane) && clock_is_past(lane->looked_at, TICK, now))
 		look(lane);
 	return !has_room(lane);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: ISC */
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "net/sock.h"
 #include "role/acceptor.h"
@@ -36,10 +36,7 @@ static void on_accepted(struct acceptor *acceptor, int fd, const union addr *cli
 
 static int64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64_t)(clock_monotonic() * 1000);
 }
 
 bool proxy_able(const struct proxy *proxy)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "net/sock.h"
 #include "role/acceptor.h"
@@ -57,8 +58,7 @@ static void complain(struct relay_front *front, const union addr *address, const
 	ev_tstamp now = ev_now(front->relay->engine->loop);
 	char text[ADDR_TEXT];
 
-	/* The time of day may have been set back. */
-	if (now >= front->complained_at && now - front->complained_at < COMPLAINT_INTERVAL) {
+	if (!clock_is_past(front->complained_at, COMPLAINT_INTERVAL, now)) {
 		front->unsaid++;
 		return;
 	}

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "role/supply.h"
 
@@ -60,7 +61,7 @@ static void complain(struct supply *supply, const char *why)
 		ev_timer_set(&supply->pause, supply->backoff, 0.);
 		ev_timer_start(supply->engine->loop, &supply->pause);
 	}
-	if (supply->complained_at != 0. && now >= supply->complained_at && now - supply->complained_at < COMPLAINT_INTERVAL)
+	if (supply->complained_at != 0. && !clock_is_past(supply->complained_at, COMPLAINT_INTERVAL, now))
 		return;
 	supply->complained_at = now;
 	log_warnx("relay %s: %s", addr_format(supply->plan.relay, text), why);

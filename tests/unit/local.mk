@@ -7,6 +7,7 @@ UNIT_TESTS = \
 	tests/unit/app/check_options \
 	tests/unit/app/check_worker \
 	tests/unit/base/check_addr \
+	tests/unit/base/check_clock \
 	tests/unit/base/check_log \
 	tests/unit/base/check_rules \
 	tests/unit/core/check_choose \
@@ -51,6 +52,7 @@ tests_unit_app_check_control_LDADD = $(UNIT_LIBS)
 tests_unit_app_check_options_LDADD = $(UNIT_LIBS)
 tests_unit_app_check_worker_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_addr_LDADD = $(UNIT_LIBS)
+tests_unit_base_check_clock_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_log_LDADD = $(UNIT_LIBS)
 tests_unit_base_check_rules_LDADD = $(UNIT_LIBS)
 tests_unit_core_check_choose_SOURCES = tests/unit/core/check_choose.c $(UNIT_PAIR)
